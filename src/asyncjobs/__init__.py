@@ -1,0 +1,84 @@
+"""A durable job engine for async Python.
+
+Every public name is here, and none is imported before it is used: `from asyncjobs import job`
+inside a job's module costs that module's process next to nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from asyncjobs.client import JobClient as JobClient
+    from asyncjobs.client import JobHandle as JobHandle
+    from asyncjobs.client import Page as Page
+    from asyncjobs.context import JobContext as JobContext
+    from asyncjobs.context import current_job as current_job
+    from asyncjobs.definition import Call as Call
+    from asyncjobs.definition import JobDefinition as JobDefinition
+    from asyncjobs.definition import job as job
+    from asyncjobs.engine import JobEngine as JobEngine
+    from asyncjobs.errors import *  # noqa: F403
+    from asyncjobs.model.job import Attempt as Attempt
+    from asyncjobs.model.job import EngineRecord as EngineRecord
+    from asyncjobs.model.job import Job as Job
+    from asyncjobs.model.job import JobError as JobError
+    from asyncjobs.model.job import JobStatus as JobStatus
+    from asyncjobs.settings import Settings as Settings
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "asyncjobs.client": ("JobClient", "JobHandle", "Page"),
+    "asyncjobs.context": ("JobContext", "current_job"),
+    "asyncjobs.definition": ("Call", "JobDefinition", "job"),
+    "asyncjobs.engine": ("JobEngine",),
+    "asyncjobs.model.job": ("Attempt", "EngineRecord", "Job", "JobError", "JobStatus"),
+    "asyncjobs.settings": ("Settings",),
+    "asyncjobs.errors": (
+        "AsyncJobsError",
+        "Cancel",
+        "DefinitionError",
+        "DuplicateJobName",
+        "EngineError",
+        "EngineFailed",
+        "ForkedClient",
+        "InvalidOptions",
+        "InvalidParams",
+        "JobCanceled",
+        "JobEnded",
+        "JobFailed",
+        "JobInterrupted",
+        "JobNotAllowed",
+        "JobNotFound",
+        "JobTimedOut",
+        "NestedEngine",
+        "NotOpen",
+        "Retry",
+        "SchemaMismatch",
+        "SettingsError",
+        "StoreCorrupt",
+        "StoreError",
+        "StoreUnavailable",
+        "TransientError",
+        "UnknownJobName",
+        "UnsupportedPlatform",
+    ),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - type checkers read the imports above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'asyncjobs' has no attribute {name!r}")
+    module = __import__(_HOME_OF[name], fromlist=(name,))
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,60 @@
+"""How an attempt is run: the Runner protocol, the front door of this folder.
+
+    claim ── Runner.run(claim, definition, asked=…) ──> Ended(outcome, process)
+
+A runner never raises for what a job does: whatever happens becomes an outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from asyncjobs.model.outcome import Canceled, Interrupted, Outcome, ProcessReport
+
+if TYPE_CHECKING:
+    from asyncjobs.definition import JobDefinition
+    from asyncjobs.model.job import Job
+
+Asked = asyncio.Future[Canceled | Interrupted]
+"""Resolved by the worker when the attempt is to end early; the value becomes its outcome."""
+
+Output = Callable[[str, str], None]
+"""Takes what the job's process prints: the stream (`stdout` or `stderr`) and a piece of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt ended. While `busy` is not done, its slot can't be used again."""
+
+    outcome: Outcome
+    process: ProcessReport = ProcessReport()
+    busy: asyncio.Future[None] | None = None
+
+
+class NotStarted(Exception):
+    """No process could be started for want of resources (EMFILE, EAGAIN, ENOMEM); no attempt was made."""
+
+
+class Runner(Protocol):
+    """Runs attempts in one kind of isolation."""
+
+    async def run(
+        self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, output: Output
+    ) -> Ended:
+        """Run one attempt of `job` to its end, and leave no process of it behind.
+
+        The attempt has `job.timeout` seconds from the start of its process. At that deadline, or
+        when `asked` resolves, its end is settled: the job is asked to end, has `job.kill_grace`
+        seconds for it, and is killed with its whole tree. Cancelling the call kills at once.
+
+        Raises:
+            NotStarted: no process could be started; the attempt counts as interrupted.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what was started ahead of need. No attempt may be running."""
+        ...

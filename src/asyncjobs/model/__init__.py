@@ -1,0 +1,1 @@
+"""What a job is: frozen records and pure decisions, without I/O, clock or loop."""

@@ -1,0 +1,131 @@
+"""The records: a job, its attempts, and the engine that ran them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class JobStatus(StrEnum):
+    """Where a job is in its life; the last four are final."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    TIMEOUT = "TIMEOUT"
+    CANCELED = "CANCELED"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a job of this status has ended for good (until somebody retries it)."""
+        return self in FINAL
+
+
+FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobError:
+    """Why a job has no result.
+
+    `kind` is one of `exception` (the function raised), `import` (its module or name could not be
+    loaded), `params` (they no longer fit the function), `result` (it is not JSON, or too large),
+    `timeout`, `crash` (the process ended without a reply), `canceled` and `interrupted` (its engine
+    vanished once too often). `class_name` and `traceback` are None where nothing was raised.
+    """
+
+    kind: str
+    class_name: str | None = None
+    message: str
+    traceback: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One run of a job, written once, at its end.
+
+    `outcome` is `succeeded`, `failed`, `timeout`, `canceled`, `crashed` or `interrupted`; `reason`
+    says in words how the process ended where that is not plain from the outcome. `pid` is the job's
+    process (None for `inline`), `peak_rss` is in bytes, `cpu_time` in seconds; both are None where
+    the process could not be asked any more.
+    """
+
+    job_id: str
+    attempt: int
+    outcome: str
+    reason: str | None = None
+    started_at: datetime
+    finished_at: datetime
+    engine_id: str
+    host: str | None = None
+    pid: int | None = None
+    exit_code: int | None = None
+    signal: int | None = None
+    error: JobError | None = None
+    peak_rss: int | None = None
+    cpu_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as it was when it was read.
+
+    Times are aware UTC. `timeout`, `kill_grace`, `retry_delay` and `retry_max_delay` are seconds; a
+    `timeout` of None means no limit. `attempt` counts the runs begun, and only grows; `retry_count`
+    those that followed a transient error, `interruptions` those that ended with their engine.
+    `params_json` and `result_json` are the stored texts; `params` and `result` decode them at each
+    access.
+    """
+
+    id: str
+    name: str
+    params_json: str = field(repr=False)
+    status: JobStatus = JobStatus.PENDING
+    result_json: str | None = field(default=None, repr=False)
+    error: JobError | None = None
+    key: str | None = None
+    priority: int = 0
+    timeout: float | None = None
+    kill_grace: float = 2.0
+    max_retries: int = 3
+    retry_delay: float = 15.0
+    retry_max_delay: float = 60.0
+    attempt: int = 0
+    retry_count: int = 0
+    interruptions: int = 0
+    engine_id: str | None = None
+    created_at: datetime
+    run_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    attempts: tuple[Attempt, ...] = field(default=(), repr=False)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The parameters as they were given, as plain JSON values."""
+        return json.loads(self.params_json)  # type: ignore[no-any-return]
+
+    @property
+    def result(self) -> Any:
+        """The result as a plain JSON value; None unless the job SUCCEEDED."""
+        return None if self.result_json is None else json.loads(self.result_json)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRecord:
+    """An engine as its row in the store has it. `pid_started` tells two processes of one pid apart."""
+
+    id: str
+    host: str
+    boot: str
+    pid: int
+    pid_started: float
+    names: tuple[str, ...]
+    version: str
+    started_at: datetime
+    seen_at: datetime

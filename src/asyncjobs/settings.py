@@ -1,0 +1,139 @@
+"""The settings of a client: by keyword, by environment, by `[tool.asyncjobs]`, or the default.
+
+The first of these that names a field wins. In the environment a field is `ASYNCJOBS_<FIELD>`, its
+lists separated by commas. The TOML table is looked for in the nearest `pyproject.toml`, from the
+working directory upwards.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from asyncjobs.errors import SettingsError
+
+MEBIBYTE = 1024 * 1024
+ISOLATIONS = ("fork", "spawn", "reuse", "inline")
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(value)
+    return float(value)
+
+
+def _optional_number(value: Any) -> float | None:
+    return None if value is None or value == "" else _number(value)
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(value)
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(value)  # noqa: TRY004 - one error for every reader here
+    return value
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    if isinstance(value, list | tuple | set | frozenset) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    raise ValueError(value)
+
+
+def _optional_names(value: Any) -> tuple[str, ...] | None:
+    return None if value is None else _names(value)
+
+
+def _setting(
+    name: str, default: Any, read: Callable[[Any], Any], form: str, *, least: float | None = None
+) -> Any:
+    """Declare a field that is filled from outside when no keyword gives it."""
+    return field(
+        default_factory=lambda: _from_outside(name, default),
+        metadata={"read": read, "form": form, "least": least},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a client and its engine go by; frozen.
+
+    Times are seconds, sizes bytes. `timeout` None means jobs have no time limit of their own;
+    `allowed_jobs` None allows every name. `jobs` names further dotted functions to register.
+
+    Raises:
+        SettingsError: a value has the wrong form or is out of range; the message names it.
+    """
+
+    max_retries: int = _setting("max_retries", 3, _whole, "a whole number", least=0)
+    retry_delay: float = _setting("retry_delay", 15.0, _number, "seconds", least=0)
+    retry_max_delay: float = _setting("retry_max_delay", 60.0, _number, "seconds", least=0)
+    timeout: float | None = _setting("timeout", None, _optional_number, "seconds", least=0.001)
+    kill_grace: float = _setting("kill_grace", 2.0, _number, "seconds", least=0)
+    stop_grace: float = _setting("stop_grace", 10.0, _number, "seconds", least=0)
+    interruptions: int = _setting("interruptions", 10, _whole, "a whole number", least=0)
+    isolation: str = _setting("isolation", "spawn", _text, f"one of {', '.join(ISOLATIONS)}")
+    max_params_bytes: int = _setting("max_params_bytes", 10 * MEBIBYTE, _whole, "bytes", least=2)
+    max_result_bytes: int = _setting("max_result_bytes", 10 * MEBIBYTE, _whole, "bytes", least=4)
+    max_output_bytes: int = _setting("max_output_bytes", MEBIBYTE, _whole, "bytes", least=0)
+    allowed_jobs: tuple[str, ...] | None = _setting("allowed_jobs", None, _optional_names, "names")
+    jobs: tuple[str, ...] = _setting("jobs", (), _names, "dotted names")
+    sqlite_synchronous: str = _setting("sqlite_synchronous", "NORMAL", _text, "NORMAL or FULL")
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            object.__setattr__(self, each.name, _checked(each.name, value, each.metadata))
+        if self.isolation not in ISOLATIONS:
+            raise SettingsError(f"isolation must be one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
+        if self.sqlite_synchronous.upper() not in ("NORMAL", "FULL"):
+            raise SettingsError(f"sqlite_synchronous must be NORMAL or FULL, not {self.sqlite_synchronous!r}")
+        object.__setattr__(self, "sqlite_synchronous", self.sqlite_synchronous.upper())
+
+
+def _from_outside(name: str, default: Any) -> Any:
+    variable = f"ASYNCJOBS_{name.upper()}"
+    if variable in os.environ:
+        return os.environ[variable]
+    return _project_table(Path.cwd()).get(name, default)
+
+
+def _checked(name: str, value: Any, metadata: Any) -> Any:
+    try:
+        read = metadata["read"](value)
+    except ValueError:
+        raise SettingsError(f"the setting {name} takes {metadata['form']}, not {value!r}") from None
+    least = metadata["least"]
+    if least is not None and read is not None and not read >= least:
+        raise SettingsError(f"the setting {name} must be at least {least:g}, not {value!r}")
+    if isinstance(read, float) and read == float("inf"):
+        raise SettingsError(f"the setting {name} must be finite")
+    return read
+
+
+@lru_cache(maxsize=8)
+def _project_table(folder: Path) -> dict[str, Any]:
+    for each in (folder, *folder.parents):
+        file = each / "pyproject.toml"
+        if not file.is_file():
+            continue
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("asyncjobs", {})
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise SettingsError(f"{file} can't be read for [tool.asyncjobs]: {error}") from error
+        unknown = sorted(set(table) - {known.name for known in fields(Settings)})
+        if unknown:
+            raise SettingsError(f"[tool.asyncjobs] in {file} has unknown settings: {', '.join(unknown)}")
+        return dict(table)
+    return {}

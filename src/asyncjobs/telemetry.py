@@ -1,0 +1,214 @@
+"""What happens, as events: each step of a job and of its engine, and the listeners that hear them.
+
+A listener is a plain function of one event. It runs in the loop, right where the event happens, so
+it must be quick; one that raises is reported in the log and harms nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncjobs.model.job import Job, JobError
+
+logger = logging.getLogger("asyncjobs")
+
+
+@dataclass(frozen=True, slots=True)
+class JobSubmitted:
+    """The job is in the store; what is acknowledged here is never lost."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """An attempt was claimed and begins."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutput:
+    """A piece of what a job's process printed; `stream` is `stdout` or `stderr`."""
+
+    job: Job
+    stream: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobRetryScheduled:
+    """An attempt ended with a transient error; the next is due at `run_at`."""
+
+    job: Job
+    error: JobError | None
+    run_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class JobInterrupted:
+    """An attempt ended through no fault of the job's; it is PENDING again."""
+
+    job: Job
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobFinished:
+    """The job has a final status, and this is its record."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """An attempt's end arrived too late to count: the row had moved on, and stays as it is."""
+
+    job: Job
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoversKilled:
+    """A job's process left others behind; they were killed."""
+
+    job: Job
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStarted:
+    """An engine is open and claims jobs of `names`."""
+
+    engine_id: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStopped:
+    """An engine has ended; nothing of it is left running."""
+
+    engine_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRescued:
+    """Another engine was found dead, and `count` jobs of its were given back."""
+
+    engine_id: str
+    dead_engine_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class TaskCrashed:
+    """An internal task raised; it is started again, or the engine fails when `final`."""
+
+    task: str
+    error: BaseException
+    final: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StartPaused:
+    """A process could not be started for want of resources; the worker tries again after `seconds`."""
+
+    name: str
+    error: str
+    seconds: float
+
+
+Event = (
+    JobSubmitted
+    | JobStarted
+    | JobOutput
+    | JobRetryScheduled
+    | JobInterrupted
+    | JobFinished
+    | LeaseLost
+    | LeftoversKilled
+    | EngineStarted
+    | EngineStopped
+    | EngineRescued
+    | TaskCrashed
+    | StartPaused
+)
+Listener = Callable[[Event], None]
+
+
+class Events:
+    """Hands each event to every listener, in the order in which they subscribed."""
+
+    __slots__ = ("_listeners",)
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners: tuple[Listener, ...] = listeners
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Add a listener; the function returned takes it away again."""
+        self._listeners = (*self._listeners, listener)
+
+        def unsubscribe() -> None:
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
+
+        return unsubscribe
+
+    def emit(self, event: Event) -> None:
+        """Tell every listener; none can stop another, nor the caller."""
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except Exception:  # noqa: BLE001 - a listener is foreign code
+                logger.exception("a listener failed on %s", type(event).__name__)
+
+
+def log(event: Event) -> None:
+    """Write one line of log for each step of a job, with its name, id and attempt."""
+    match event:
+        case JobFinished(job=job):
+            level = logging.INFO if job.error is None else logging.WARNING
+            if logger.isEnabledFor(level):
+                logger.log(level, "%s %s%s", _label(job), job.status, _why(job.error))
+        case JobStarted(job=job):
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s started", _label(job))
+        case JobSubmitted(job=job):
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s submitted", _label(job))
+        case JobOutput(job=job, stream=stream, text=text):
+            if logger.isEnabledFor(logging.INFO):
+                logger.info("%s %s | %s", _label(job), stream, text.rstrip("\n"))
+        case JobRetryScheduled(job=job, error=error, run_at=run_at):
+            logger.warning("%s retry %d at %s%s", _label(job), job.retry_count, run_at, _why(error))
+        case JobInterrupted(job=job, reason=reason):
+            logger.warning("%s interrupted: %s; it is PENDING again", _label(job), reason)
+        case LeaseLost(job=job, outcome=outcome):
+            logger.warning("%s %s too late: the row had moved on and stays", _label(job), outcome)
+        case LeftoversKilled(job=job, count=count):
+            logger.warning("%s left %d processes behind; they were killed", _label(job), count)
+        case EngineStarted(engine_id=engine_id, names=names):
+            logger.info("engine %s started for %s", engine_id, ", ".join(names) or "no jobs")
+        case EngineStopped(engine_id=engine_id):
+            logger.info("engine %s stopped", engine_id)
+        case EngineRescued(engine_id=engine_id, dead_engine_id=dead, count=count):
+            logger.warning("engine %s gave back %d jobs of the dead engine %s", engine_id, count, dead)
+        case TaskCrashed(task=task, error=error, final=final):
+            consequence = "the engine has failed" if final else "started again"
+            logger.error("internal task %s crashed, %s", task, consequence, exc_info=error)
+        case StartPaused(name=name, error=error, seconds=seconds):
+            logger.warning("no process for %s (%s); next try in %.1f s", name, error, seconds)
+
+
+def _label(job: Job) -> str:
+    return f"{job.name} {job.id} attempt {job.attempt}" if job.attempt else f"{job.name} {job.id}"
+
+
+def _why(error: JobError | None) -> str:
+    if error is None:
+        return ""
+    return f": {error.class_name}: {error.message}" if error.class_name else f": {error.message}"
