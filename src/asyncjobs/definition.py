@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         """At run time it is plain, so that `typing` need not be imported."""
 
 else:
+    P = R = None
 
     class _Typed:
         def __class_getitem__(cls, _parameters):
