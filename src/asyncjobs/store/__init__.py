@@ -1,0 +1,194 @@
+"""Where jobs are kept: the Store protocol, every verb on one page, and the way to a store.
+
+Every change of a status names the status that it expects. Calls may be made from many places of
+one event loop at once: those that write gather into turns, one transaction each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from asyncjobs.errors import SettingsError, StoreUnavailable
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobStatus
+from asyncjobs.model.outcome import Transition
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A job on its way into the store. `env` is kept apart from the record, which anyone may print."""
+
+    job: Job
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A job taken for its next attempt."""
+
+    job: Job
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a claim brought: the jobs, in the order to start them, and when the next is due.
+
+    `next_run_at` is the earliest `run_at` of the name's waiting jobs, in the past if more are due.
+    """
+
+    claimed: tuple[Claimed, ...]
+    next_run_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs; None means any. `names` and `statuses` that are empty match nothing."""
+
+    statuses: Collection[JobStatus] | None = None
+    names: Collection[str] | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+    finished_after: datetime | None = None
+    finished_before: datetime | None = None
+    params: dict[str, Any] | None = None
+
+
+class Store(Protocol):
+    """Keeps jobs. Every verb may raise StoreUnavailable, and then nothing of it was done, or all."""
+
+    async def open(self) -> None:
+        """Connect, and create or migrate the schema.
+
+        Raises:
+            StoreUnavailable: it can't be reached, opened or written; the message says what to do.
+            StoreCorrupt: it is no database, or a damaged one.
+            SchemaMismatch: a newer asyncjobs has migrated it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """End what is under way and disconnect; a second call does nothing."""
+        ...
+
+    async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
+        """Write all or none; return the jobs as they are stored, in order.
+
+        Where a job of the same name holds the key already, that job stands in the answer. Writing
+        a job of the same id again changes nothing.
+        """
+        ...
+
+    async def get(self, job_id: str) -> Job | None:
+        """Return the job with its attempts, or None."""
+        ...
+
+    async def list(self, wanted: JobFilter, *, limit: int, before: str | None) -> list[Job]:
+        """Return at most `limit` jobs, newest first, older than the id `before`; without attempts."""
+        ...
+
+    async def delete(self, wanted: JobFilter, *, limit: int) -> int:
+        """Delete at most `limit` final jobs with their attempts; return how many."""
+        ...
+
+    async def ended(self, job_ids: Collection[str]) -> list[Job]:
+        """Return those of the jobs that have ended, and raise nothing for those that don't exist."""
+        ...
+
+    async def missing(self, job_ids: Collection[str]) -> list[str]:
+        """Return those of the ids that no job has."""
+        ...
+
+    async def cancel(self, job_id: str, *, now: datetime) -> Job | None:
+        """Make a PENDING job CANCELED, or note the wish on a RUNNING one; return its record, or None."""
+        ...
+
+    async def retry(self, job_id: str, *, now: datetime) -> Job | None:
+        """Make a final job PENDING again; return its record, or None."""
+        ...
+
+    async def claim(self, name: str, *, limit: int, engine_id: str, now: datetime) -> Claim:
+        """Take up to `limit` due jobs of `name` for `engine_id`: PENDING → RUNNING, attempt + 1."""
+        ...
+
+    async def finish(self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime) -> JobStatus | None:
+        """End the attempt that `job` is: RUNNING → the transition's status, and the attempt's row.
+
+        Fenced by id, status RUNNING, attempt and engine: None means the row had moved on, and
+        nothing was written. PENDING becomes CANCELED where a cancel was asked for meanwhile.
+        """
+        ...
+
+    async def running(self, engine_id: str) -> Sequence[Job]:
+        """Return the jobs that are RUNNING under this engine, among them those asked to cancel."""
+        ...
+
+    async def register(self, engine: EngineRecord) -> None:
+        """Take the engine's lock, which its death frees, then write its row."""
+        ...
+
+    async def unregister(self, engine_id: str) -> None:
+        """Delete the engine's row, and free its lock if it is held here."""
+        ...
+
+    async def dead_engines(self) -> Sequence[EngineRecord]:
+        """Return the engines whose rows are there and whose locks are free."""
+        ...
+
+    async def changed(self) -> None:
+        """Return when another process has written something, as a hint, soon after it did."""
+        ...
+
+
+def open_store(address: Any, *, synchronous: str) -> Store:
+    """Return the store at a URL or of an application's `AsyncEngine`; it is not opened yet.
+
+    Raises:
+        SettingsError: the address is none, or of a database that is not supported.
+    """
+    from asyncjobs.store.dialects import SqliteDatabase
+    from asyncjobs.store.sql import SqlStore
+
+    return SqlStore(SqliteDatabase(sqlite_path(address), synchronous=synchronous))
+
+
+def sqlite_path(address: Any) -> str:
+    """Return the file that a URL, or an application's `AsyncEngine`, names.
+
+    Raises:
+        SettingsError: it names no file of SQLite's.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    url = getattr(address, "url", address)
+    if not isinstance(address, str) and not hasattr(address, "sync_engine"):
+        raise SettingsError(f"the store takes a URL such as 'sqlite:///jobs.db' or an AsyncEngine, not {address!r}")
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsError(f"{address!r} is not a database URL; write for example 'sqlite:///jobs.db'") from None
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        raise SettingsError("PostgreSQL is not supported by this version yet; use 'sqlite:///jobs.db'")
+    if backend != "sqlite":
+        raise SettingsError(f"{backend} is not supported: use SQLite, for example 'sqlite:///jobs.db'")
+    if parsed.query:
+        raise SettingsError(f"a SQLite URL takes no options here: {', '.join(sorted(parsed.query))}")
+    if not parsed.database or parsed.database == ":memory:":
+        raise SettingsError("a store in memory would lose every job: name a file, for example 'sqlite:///jobs.db'")
+    return parsed.database
+
+
+__all__ = [
+    "Claim",
+    "Claimed",
+    "JobFilter",
+    "Store",
+    "StoreUnavailable",
+    "Submission",
+    "open_store",
+    "sqlite_path",
+]

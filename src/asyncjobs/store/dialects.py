@@ -1,0 +1,269 @@
+"""What is SQLite's own: how it is opened, how a turn reaches it, how others' writes are noticed.
+
+A call through aiosqlite costs a hop to its connection's thread and back, about 0.1 ms, whatever it
+does there. So a whole turn is handed over in one call: the connection is made by a factory of ours,
+whose `execute` runs all steps of a `Turn` between BEGIN IMMEDIATE and COMMIT.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from asyncjobs.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
+from asyncjobs.store.locks import EngineLocks
+from asyncjobs.store.migrations import migrations
+from asyncjobs.store.statements import Step
+
+BUSY_SECONDS = 5.0
+LONGEST_BUSY_SECONDS = 120.0
+WATCH_SECONDS = 0.1
+_RACY_NANOSECONDS = 20_000_000
+
+
+class Turn(tuple[Step, ...]):
+    """The steps of one transaction."""
+
+    __slots__ = ()
+
+
+class _Answers:
+    """What a turn brought, in the shape that `execute_fetchall` takes from a cursor."""
+
+    __slots__ = ("_answers",)
+
+    def __init__(self, answers: list[Any]) -> None:
+        self._answers = answers
+
+    def fetchall(self) -> list[Any]:
+        return self._answers
+
+
+class TurnConnection(sqlite3.Connection):
+    """A connection that takes a whole turn for the parameters of one `execute`."""
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """Run a statement, or all steps of a turn in one transaction: all of them, or none."""
+        if type(parameters) is not Turn:
+            return super().execute(sql, parameters)
+        cursor = self.cursor()
+        cursor.execute(sql)
+        try:
+            answers = [_run(cursor, step) for step in parameters]
+            cursor.execute("COMMIT")
+        except BaseException:
+            if self.in_transaction:
+                cursor.execute("ROLLBACK")
+            raise
+        return _Answers(answers)
+
+
+def _run(cursor: sqlite3.Cursor, step: Step) -> list[Any]:
+    if not step.returns:
+        return [cursor.execute(step.sql, each).rowcount for each in step.parameters]
+    rows: list[Any] = []
+    for each in step.parameters:
+        rows += cursor.execute(step.sql, each).fetchall()
+    return rows
+
+
+class SqliteDatabase:
+    """One SQLite file: a connection that writes, one that reads, and the locks of engines beside it."""
+
+    def __init__(self, path: str, *, synchronous: str) -> None:
+        self.path = Path(path).absolute()
+        self.locks = EngineLocks(self.path)
+        self._synchronous = synchronous
+        self._engine: AsyncEngine | None = None
+        self._held: list[AsyncConnection] = []
+        self._writer: aiosqlite.Connection | None = None
+        self._reader: aiosqlite.Connection | None = None
+        self._data_version = 0
+        self._wal_seen: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    async def open(self) -> None:
+        """Open both connections, and create or migrate the schema."""
+        if not self.path.parent.is_dir():
+            raise StoreUnavailable(f"the folder {self.path.parent} does not exist: create it first")
+        self._engine = create_async_engine(
+            f"sqlite+aiosqlite:///{self.path}",
+            poolclass=NullPool,
+            connect_args={"factory": TurnConnection, "isolation_level": None, "timeout": BUSY_SECONDS},
+        )
+        try:
+            self._writer = await self._connect()
+            await self._insist(self._prepare)
+            await self._insist(self._migrate)
+            self._reader = await self._connect()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Close both connections; the last process to do so folds the log into the file."""
+        self._writer = self._reader = None
+        held, self._held = self._held, []
+        for connection in held:
+            await connection.close()
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    async def write(self, steps: Sequence[Step]) -> list[list[Any]]:
+        """Run the steps as one transaction; return the answer of each.
+
+        A file that others keep locked is waited for, far longer than any of them should take.
+        """
+        deadline = time.monotonic() + LONGEST_BUSY_SECONDS
+        while True:
+            try:
+                return await self._turn(steps)
+            except sqlite3.Error as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise self.translated(error) from error
+
+    async def read(self, steps: Sequence[Step]) -> list[list[Any]]:
+        """Run reading steps as one transaction, beside whatever is being written."""
+        if self._reader is None:
+            raise StoreUnavailable(f"{self} is closed")
+        try:
+            return await self._reader.execute_fetchall("BEGIN", Turn(steps))  # type: ignore[return-value]
+        except sqlite3.Error as error:
+            raise self.translated(error) from error
+
+    async def changed(self) -> None:
+        """Return when another process has committed something."""
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if self._log_moved() and await self._others_committed():
+                return
+
+    def _log_moved(self) -> bool:
+        try:
+            stat = os.stat(f"{self.path}-wal")
+        except OSError:
+            return True
+        # Times of files move in steps of some milliseconds: a write within the step just seen would
+        # look like no write at all, so a log written that lately counts as moved again.
+        seen = (stat.st_mtime_ns, stat.st_size)
+        racy = time.time_ns() - stat.st_mtime_ns < _RACY_NANOSECONDS + WATCH_SECONDS * 1e9
+        moved = racy or seen != self._wal_seen
+        self._wal_seen = seen
+        return moved
+
+    async def _others_committed(self) -> bool:
+        if self._writer is None:
+            raise StoreUnavailable(f"{self} is closed")
+        [(version,)] = await self._writer.execute_fetchall("PRAGMA data_version")
+        before, self._data_version = self._data_version, version
+        return version != before  # type: ignore[no-any-return]
+
+    async def _turn(self, steps: Sequence[Step]) -> list[list[Any]]:
+        if self._writer is None:
+            raise StoreUnavailable(f"{self} is closed")
+        return await self._writer.execute_fetchall("BEGIN IMMEDIATE", Turn(steps))  # type: ignore[return-value]
+
+    async def _connect(self) -> aiosqlite.Connection:
+        assert self._engine is not None
+        try:
+            connection = await self._engine.connect()
+        except Exception as error:
+            raise self.translated(getattr(error, "orig", None) or error) from error
+        self._held.append(connection)
+        raw = await connection.get_raw_connection()
+        driver = raw.driver_connection
+        assert isinstance(driver, aiosqlite.Connection)
+        await driver.execute_fetchall(f"PRAGMA synchronous = {self._synchronous}")
+        return driver
+
+    async def _insist(self, step: Any) -> None:
+        """Repeat a step of opening while other processes that open the file keep it busy."""
+        deadline = time.monotonic() + LONGEST_BUSY_SECONDS
+        while True:
+            try:
+                await step()
+            except sqlite3.Error as error:
+                if not _is_busy(error) or time.monotonic() > deadline:
+                    raise self.translated(error) from error
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+    async def _prepare(self) -> None:
+        assert self._writer is not None
+        if sqlite3.sqlite_version_info < (3, 35):
+            raise StoreUnavailable(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
+        [(mode,)] = await self._writer.execute_fetchall("PRAGMA journal_mode = WAL")
+        if mode != "wal":
+            raise StoreUnavailable(
+                f"{self} can't be used in WAL mode (it stays in {mode!r}): put it on a local file system"
+            )
+
+    async def _migrate(self) -> None:
+        """Bring the schema up to date in one transaction; of several starters one does it."""
+        steps = migrations()
+        known = steps[-1][0]
+        version = await self._version()
+        if version > known:
+            raise SchemaMismatch(version, known, str(self))
+        if version == known:
+            return
+        script = [Step("CREATE TABLE IF NOT EXISTS asyncjobs_schema "
+                       "(version INTEGER NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL)", [{}])]
+        for number, statements in steps:
+            if number <= version:
+                continue
+            # The insert comes first: it fails where another starter has been quicker.
+            script.append(Step("INSERT INTO asyncjobs_schema VALUES (:version, :now)",
+                               [{"version": number, "now": time.time_ns() // 1000}]))
+            script += [Step(statement, [{}]) for statement in statements]
+        try:
+            await self._turn(script)
+        except sqlite3.IntegrityError:
+            await self._migrate()
+
+    async def _version(self) -> int:
+        assert self._writer is not None
+        found = await self._writer.execute_fetchall("SELECT 1 FROM sqlite_master WHERE name = 'asyncjobs_schema'")
+        if not found:
+            return 0
+        [(version,)] = await self._writer.execute_fetchall("SELECT max(version) FROM asyncjobs_schema")
+        return version or 0
+
+    def translated(self, error: BaseException) -> StoreError:
+        """Return what the driver said as an error that says what to do."""
+        if isinstance(error, StoreError):
+            return error
+        words = str(error)
+        if "not a database" in words or "malformed" in words:
+            return StoreCorrupt(
+                f"{self} is not a usable SQLite database ({words}): restore it from a backup, recover it with "
+                f"`sqlite3 {self.path.name} .recover`, or move it away to begin anew"
+            )
+        if "readonly" in words or "unable to open" in words:
+            return StoreUnavailable(
+                f"{self} can't be written ({words}): the file and its folder must be writable by this user"
+            )
+        if "already exists" in words:
+            return StoreUnavailable(f"{self} has other tables by our names ({words}): give the jobs a file of their own")
+        if _is_busy(error):
+            return StoreUnavailable(
+                f"{self} was kept locked by another transaction for {LONGEST_BUSY_SECONDS:g} s: commit it, or end it"
+            )
+        return StoreUnavailable(f"{self}: {words}")
+
+
+def _is_busy(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)

@@ -1,0 +1,84 @@
+"""The locks by which engines on one SQLite file know who is alive.
+
+Each engine holds an `flock` on a file of its own, in a folder beside the database; the kernel frees
+it the moment the process is gone, however it went. A forked child of the host would share the lock
+and keep a dead engine alive, so it closes its copy at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import weakref
+from pathlib import Path
+
+from asyncjobs.errors import StoreUnavailable
+
+
+class EngineLocks:
+    """The folder of lock files beside a database, and those that this process holds."""
+
+    def __init__(self, database: Path) -> None:
+        self.folder = database.with_name(database.name + "-engines")
+        self._held: dict[str, int] = {}
+        _every.add(self)
+
+    def hold(self, engine_id: str) -> None:
+        """Take the lock of an engine of this process; it must have been told to nobody yet."""
+        try:
+            self.folder.mkdir(exist_ok=True)
+            descriptor = os.open(self.folder / engine_id, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreUnavailable(f"{self.folder} must be a folder that this user can write: {error}") from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._held[engine_id] = descriptor
+
+    def is_free(self, engine_id: str) -> bool | None:
+        """Say whether nobody holds an engine's lock; None if its file is gone."""
+        if engine_id in self._held:
+            return False
+        try:
+            descriptor = os.open(self.folder / engine_id, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise StoreUnavailable(f"the lock of engine {engine_id} can't be read: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        else:
+            return True
+        finally:
+            os.close(descriptor)
+
+    def release(self, engine_id: str) -> None:
+        """Free an engine's lock and take its file away; nothing happens if that was done."""
+        descriptor = self._held.pop(engine_id, None)
+        try:
+            (self.folder / engine_id).unlink(missing_ok=True)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+        if not self._held:
+            try:
+                self.folder.rmdir()
+            except OSError:
+                return  # other engines' files are in it
+
+    def forget_in_child(self) -> None:
+        """Close this process's copies of the locks, without a goodbye: they are the parent's."""
+        held, self._held = self._held, {}
+        for descriptor in held.values():
+            os.close(descriptor)
+
+
+_every: weakref.WeakSet[EngineLocks] = weakref.WeakSet()
+
+
+def _forget_all() -> None:
+    for locks in list(_every):
+        locks.forget_in_child()
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,252 @@
+"""Records to rows and back."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus
+from asyncjobs.model.outcome import Transition
+from asyncjobs.store import Submission
+
+JOB_COLUMNS = (
+    "id",
+    "name",
+    "key",
+    "status",
+    "priority",
+    "attempt",
+    "retry_count",
+    "interruptions",
+    "engine_id",
+    "created_at",
+    "run_at",
+    "started_at",
+    "finished_at",
+    "cancel_requested_at",
+    "timeout",
+    "kill_grace",
+    "max_retries",
+    "retry_delay",
+    "retry_max_delay",
+    "error",
+    "params",
+    "result",
+)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_STATUSES = {str(status): status for status in JobStatus}
+
+
+def micros(instant: datetime) -> int:
+    """Return an aware datetime as whole microseconds since 1970."""
+    return (instant - _EPOCH) // _MICROSECOND
+
+
+def instant(stored: int) -> datetime:
+    """Return the UTC datetime of stored microseconds, exactly."""
+    return _EPOCH + timedelta(microseconds=stored)
+
+
+def id_bound(moment: datetime, *, after: bool = False) -> str:
+    """Return a text that is not above any UUIDv7 of this millisecond or, with `after`, above them all."""
+    millis = max(0, micros(moment) // 1000 + after)
+    digits = f"{min(millis, 2**48 - 1):012x}"
+    return f"{digits[:8]}-{digits[8:]}-"
+
+
+def canonical_pair(name: str, value: Any) -> str:
+    """Return text that the stored params must contain if their parameter `name` equals `value`."""
+    key = json.dumps(name)
+    if isinstance(value, dict | list):
+        return f"{key}: "  # its own dictionaries may be written in another order
+    return f"{key}: {json.dumps(value)}"
+
+
+def submission_row(submission: Submission) -> dict[str, Any]:
+    """Return the parameters that write a new job."""
+    job = submission.job
+    return {
+        "id": job.id,
+        "name": job.name,
+        "key": job.key,
+        "status": job.status.value,
+        "priority": job.priority,
+        "attempt": job.attempt,
+        "retry_count": job.retry_count,
+        "interruptions": job.interruptions,
+        "engine_id": job.engine_id,
+        "created_at": micros(job.created_at),
+        "run_at": micros(job.run_at),
+        "started_at": None,
+        "finished_at": None,
+        "cancel_requested_at": None,
+        "timeout": job.timeout,
+        "kill_grace": job.kill_grace,
+        "max_retries": job.max_retries,
+        "retry_delay": job.retry_delay,
+        "retry_max_delay": job.retry_max_delay,
+        "error": None,
+        "params": job.params_json,
+        "result": None,
+        "env": json.dumps(submission.env) if submission.env else None,
+    }
+
+
+def job_from_row(row: tuple[Any, ...], *, attempts: tuple[Attempt, ...] = ()) -> Job:
+    """Return the record of a row with the columns JOB_COLUMNS."""
+    (
+        id_,
+        name,
+        key,
+        status,
+        priority,
+        attempt,
+        retry_count,
+        interruptions,
+        engine_id,
+        created_at,
+        run_at,
+        started_at,
+        finished_at,
+        cancel_requested_at,
+        timeout,
+        kill_grace,
+        max_retries,
+        retry_delay,
+        retry_max_delay,
+        error,
+        params,
+        result,
+    ) = row
+    return Job(
+        id=id_,
+        name=name,
+        params_json=params,
+        status=_STATUSES[status],
+        result_json=result,
+        error=None if error is None else error_from_text(error),
+        key=key,
+        priority=priority,
+        timeout=timeout,
+        kill_grace=kill_grace,
+        max_retries=max_retries,
+        retry_delay=retry_delay,
+        retry_max_delay=retry_max_delay,
+        attempt=attempt,
+        retry_count=retry_count,
+        interruptions=interruptions,
+        engine_id=engine_id,
+        created_at=instant(created_at),
+        run_at=instant(run_at),
+        started_at=None if started_at is None else instant(started_at),
+        finished_at=None if finished_at is None else instant(finished_at),
+        cancel_requested_at=None if cancel_requested_at is None else instant(cancel_requested_at),
+        attempts=attempts,
+    )
+
+
+def fenced_row(job: Job, transition: Transition, *, now: datetime) -> dict[str, Any]:
+    """Return the parameters that end the attempt which `job` is."""
+    return {
+        "id": job.id,
+        "attempt": job.attempt,
+        "engine_id": job.engine_id,
+        "status": transition.status.value,
+        "result": transition.result_json,
+        "error": None if transition.error is None else error_text(transition.error),
+        "retry_count": transition.retry_count,
+        "interruptions": transition.interruptions,
+        "run_at": None if transition.run_at is None else micros(transition.run_at),
+        "now": micros(now),
+    }
+
+
+def attempt_row(attempt: Attempt) -> dict[str, Any]:
+    """Return the parameters that write an attempt."""
+    return {
+        "job_id": attempt.job_id,
+        "attempt": attempt.attempt,
+        "outcome": attempt.outcome,
+        "reason": attempt.reason,
+        "started_at": micros(attempt.started_at),
+        "finished_at": micros(attempt.finished_at),
+        "engine_id": attempt.engine_id,
+        "host": attempt.host,
+        "pid": attempt.pid,
+        "exit_code": attempt.exit_code,
+        "signal": attempt.signal,
+        "error": None if attempt.error is None else error_text(attempt.error),
+        "peak_rss": attempt.peak_rss,
+        "cpu_time": attempt.cpu_time,
+    }
+
+
+def attempt_from_row(row: tuple[Any, ...]) -> Attempt:
+    """Return the record of a row of job_attempts."""
+    (job_id, attempt, outcome, reason, started, finished, engine_id, host, pid, code, signal, error, rss, cpu) = row
+    return Attempt(
+        job_id=job_id,
+        attempt=attempt,
+        outcome=outcome,
+        reason=reason,
+        started_at=instant(started),
+        finished_at=instant(finished),
+        engine_id=engine_id,
+        host=host,
+        pid=pid,
+        exit_code=code,
+        signal=signal,
+        error=None if error is None else error_from_text(error),
+        peak_rss=rss,
+        cpu_time=cpu,
+    )
+
+
+def engine_row(engine: EngineRecord) -> dict[str, Any]:
+    """Return the parameters that write an engine."""
+    return {
+        "id": engine.id,
+        "host": engine.host,
+        "boot": engine.boot,
+        "pid": engine.pid,
+        "pid_started": engine.pid_started,
+        "names": json.dumps(list(engine.names)),
+        "version": engine.version,
+        "started_at": micros(engine.started_at),
+        "seen_at": micros(engine.seen_at),
+    }
+
+
+def engine_from_row(row: tuple[Any, ...]) -> EngineRecord:
+    """Return the record of a row of engines."""
+    id_, host, boot, pid, pid_started, names, version, started_at, seen_at = row
+    return EngineRecord(
+        id=id_,
+        host=host,
+        boot=boot,
+        pid=pid,
+        pid_started=pid_started,
+        names=tuple(json.loads(names)),
+        version=version,
+        started_at=instant(started_at),
+        seen_at=instant(seen_at),
+    )
+
+
+def error_text(error: JobError) -> str:
+    """Return an error as the JSON text that is stored."""
+    return json.dumps(
+        {
+            "kind": error.kind,
+            "class_name": error.class_name,
+            "message": error.message,
+            "traceback": error.traceback,
+        }
+    )
+
+
+def error_from_text(text: str) -> JobError:
+    """Return the error of a stored text."""
+    return JobError(**json.loads(text))

@@ -1,0 +1,284 @@
+"""The store on SQL: verbs become steps, steps gather into turns.
+
+    insert ─┐
+    finish ─┼─> gathered ──turn──> one transaction ──> each caller's own answer
+    claim  ─┘       (meanwhile the next turn gathers)
+
+One turn runs at a time. It starts at once when there is something to do; whatever is asked for while
+it commits goes into the next one. So a lone submit waits for nobody, and a thousand at once share a
+commit. A turn that fails is rolled back and each caller's part is run again on its own, so that
+everybody sees their own error only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from asyncjobs.errors import StoreError, StoreUnavailable
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus
+from asyncjobs.model.outcome import Transition
+from asyncjobs.store import Claim, Claimed, JobFilter, Submission, statements
+from asyncjobs.store.dialects import SqliteDatabase
+from asyncjobs.store.rows import (
+    attempt_from_row,
+    attempt_row,
+    engine_from_row,
+    engine_row,
+    error_text,
+    fenced_row,
+    instant,
+    job_from_row,
+    micros,
+    submission_row,
+)
+from asyncjobs.store.statements import Step
+
+T = TypeVar("T")
+Answers = list[list[Any]]
+LARGEST_TURN = 1000
+
+
+@dataclass(slots=True, eq=False)
+class _Part(Generic[T]):
+    """What one caller adds to a turn, and how the answers to its steps become its own answer."""
+
+    steps: Sequence[Step]
+    read: Callable[[Answers], T]
+    answer: asyncio.Future[T]
+
+
+class SqlStore:
+    """A Store on a SQL database."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+        self._gathered: list[_Part[Any]] = []
+        self._wake = asyncio.Event()
+        self._turns: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Connect, and create or migrate the schema."""
+        await self._database.open()
+        self._turns = asyncio.create_task(self._run_turns(), name="asyncjobs store turns")
+
+    async def close(self) -> None:
+        """Finish the turns that were asked for, then disconnect."""
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            self._wake.set()
+            await asyncio.wait([turns])
+        await self._database.close()
+
+    # --- jobs -----------------------------------------------------------------------------------
+
+    async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
+        """Write all or none; return the jobs as they are stored."""
+        jobs = [each.job for each in submissions]
+        keyed = [(job.name, job.key) for job in jobs if job.key is not None]
+        steps = [statements.insert_jobs([submission_row(each) for each in submissions])]
+        if not keyed:
+            return await self._write(steps, lambda _answers: jobs)
+        steps.append(statements.jobs_with_keys(keyed))
+
+        def read(answers: Answers) -> list[Job]:
+            stored = {(job.name, job.key): job for job in map(job_from_row, answers[1])}
+            return [job if job.key is None else stored[job.name, job.key] for job in jobs]
+
+        return await self._write(steps, read)
+
+    async def get(self, job_id: str) -> Job | None:
+        """Return the job with its attempts, or None."""
+        rows, attempts = await self._database.read([statements.job_by_id(job_id), statements.attempts_of(job_id)])
+        return job_from_row(rows[0], attempts=tuple(map(attempt_from_row, attempts))) if rows else None
+
+    async def list(self, wanted: JobFilter, *, limit: int, before: str | None) -> list[Job]:
+        """Return at most `limit` jobs, newest first, older than the id `before`."""
+        if _matches_nothing(wanted):
+            return []
+        statuses = [None] if wanted.statuses is None else sorted(set(wanted.statuses))
+        pages = [await self._newest(wanted, status=status, limit=limit, before=before) for status in statuses]
+        newest = sorted((job for page in pages for job in page), key=lambda job: job.id, reverse=True)
+        return newest[:limit]
+
+    async def _newest(
+        self, wanted: JobFilter, *, status: JobStatus | None, limit: int, before: str | None
+    ) -> list[Job]:
+        found: list[Job] = []
+        while len(found) < limit:
+            asked = limit - len(found)
+            step = statements.newest_jobs(wanted, status=status, limit=asked, before=before)
+            [rows] = await self._database.read([step])
+            jobs = [job_from_row(row) for row in rows]
+            found += jobs if wanted.params is None else [job for job in jobs if _has_params(job, wanted.params)]
+            if len(jobs) < asked:
+                break
+            before = jobs[-1].id
+        return found
+
+    async def delete(self, wanted: JobFilter, *, limit: int) -> int:
+        """Delete at most `limit` final jobs with their attempts; return how many."""
+        if _matches_nothing(wanted):
+            return 0
+        return await self._write(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[1][0]))
+
+    async def ended(self, job_ids: Collection[str]) -> list[Job]:
+        """Return those of the jobs that have ended."""
+        [rows] = await self._database.read([statements.ended_among(json.dumps(list(job_ids)))])
+        return [job_from_row(row) for row in rows]
+
+    async def missing(self, job_ids: Collection[str]) -> list[str]:
+        """Return those of the ids that no job has."""
+        [rows] = await self._database.read([statements.missing_among(json.dumps(list(job_ids)))])
+        return [job_id for (job_id,) in rows]
+
+    async def cancel(self, job_id: str, *, now: datetime) -> Job | None:
+        """Make a PENDING job CANCELED, or note the wish on a RUNNING one."""
+        error = error_text(JobError(kind="canceled", message="canceled before it started"))
+        steps = [
+            statements.cancel_waiting(job_id=job_id, error=error, now=micros(now)),
+            statements.ask_running_to_cancel(job_id=job_id, now=micros(now)),
+            statements.job_by_id(job_id),
+        ]
+        return await self._write(steps, _last_job)
+
+    async def retry(self, job_id: str, *, now: datetime) -> Job | None:
+        """Make a final job PENDING again."""
+        steps = [statements.retry_final(job_id=job_id, now=micros(now)), statements.job_by_id(job_id)]
+        return await self._write(steps, _last_job)
+
+    # --- attempts -------------------------------------------------------------------------------
+
+    async def claim(self, name: str, *, limit: int, engine_id: str, now: datetime) -> Claim:
+        """Take up to `limit` due jobs of `name`."""
+        steps = [
+            statements.claim_jobs(name=name, limit=limit, engine_id=engine_id, now=micros(now)),
+            statements.next_run_at(name=name),
+        ]
+        return await self._write(steps, _read_claim)
+
+    async def finish(
+        self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime
+    ) -> JobStatus | None:
+        """End the attempt that `job` is, if the row still says so."""
+        fenced = fenced_row(job, transition, now=now)
+        steps = statements.finish_attempt(fenced=fenced, attempt=attempt_row(attempt))
+
+        def read(answers: Answers) -> JobStatus | None:
+            if not answers[0][0]:
+                return None
+            return JobStatus(answers[2][0][0]) if transition.status is JobStatus.PENDING else transition.status
+
+        return await self._write(steps, read)
+
+    async def running(self, engine_id: str) -> Sequence[Job]:
+        """Return the jobs that are RUNNING under this engine."""
+        [rows] = await self._database.read([statements.running_under(engine_id)])
+        return [job_from_row(row) for row in rows]
+
+    # --- engines --------------------------------------------------------------------------------
+
+    async def register(self, engine: EngineRecord) -> None:
+        """Take the engine's lock, then write its row."""
+        self._database.locks.hold(engine.id)
+        await self._write([statements.insert_engine(engine_row(engine))], _nothing)
+
+    async def unregister(self, engine_id: str) -> None:
+        """Delete the engine's row once nothing runs under it, and free its lock."""
+        await self._write([statements.delete_engine(engine_id)], _nothing)
+        self._database.locks.release(engine_id)
+
+    async def dead_engines(self) -> Sequence[EngineRecord]:
+        """Return the engines whose rows are there and whose locks are free, or gone."""
+        [rows] = await self._database.read([statements.all_engines()])
+        return [engine for engine in map(engine_from_row, rows) if self._database.locks.is_free(engine.id) is not False]
+
+    async def changed(self) -> None:
+        """Return when another process has written something."""
+        await self._database.changed()
+
+    # --- turns ----------------------------------------------------------------------------------
+
+    async def _write(self, steps: Sequence[Step], read: Callable[[Answers], T]) -> T:
+        """Add steps to the next turn and wait for their answers.
+
+        A caller that is cancelled leaves its steps behind: they are run, or not, as a whole.
+        """
+        if self._turns is None or self._turns.done():
+            raise StoreUnavailable(f"{self._database} is not open")
+        part = _Part(steps, read, asyncio.get_running_loop().create_future())
+        self._gathered.append(part)
+        self._wake.set()
+        return await part.answer
+
+    async def _run_turns(self) -> None:
+        while self._turns is not None or self._gathered:
+            if not self._gathered:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await asyncio.sleep(0)  # whoever is ready in this pass of the loop joins
+            parts, self._gathered = self._gathered[:LARGEST_TURN], self._gathered[LARGEST_TURN:]
+            await self._turn(parts)
+
+    async def _turn(self, parts: Sequence[_Part[Any]]) -> None:
+        try:
+            answers = await self._database.write([step for part in parts for step in part.steps])
+        except StoreError as error:
+            if len(parts) > 1:
+                for part in parts:
+                    await self._turn([part])
+            else:
+                _fail(parts[0], error)
+        except Exception as error:  # noqa: BLE001 - it is the caller's to see, and the next turn's not to mind
+            for part in parts:
+                _fail(part, error)
+        else:
+            at = 0
+            for part in parts:
+                mine = answers[at : at + len(part.steps)]
+                at += len(part.steps)
+                if not part.answer.done():
+                    part.answer.set_result(part.read(mine))
+
+
+def _fail(part: _Part[Any], error: Exception) -> None:
+    if not part.answer.done():
+        part.answer.set_exception(error)
+
+
+def _nothing(_answers: Answers) -> None:
+    return None
+
+
+def _last_job(answers: Answers) -> Job | None:
+    return job_from_row(answers[-1][0]) if answers[-1] else None
+
+
+def _read_claim(answers: Answers) -> Claim:
+    rows, [(next_run_at,)] = answers
+    # (seq, env, the job's columns): highest priority, earliest run_at, first submitted.
+    taken = [(job_from_row(row[2:]), row[0], row[1]) for row in rows]
+    taken.sort(key=lambda each: (-each[0].priority, each[0].run_at, each[1]))
+    return Claim(
+        claimed=tuple(Claimed(job, json.loads(env) if env else {}) for job, _seq, env in taken),
+        next_run_at=None if next_run_at is None else instant(next_run_at),
+    )
+
+
+def _matches_nothing(wanted: JobFilter) -> bool:
+    return any(choice is not None and not choice for choice in (wanted.statuses, wanted.names))
+
+
+def _has_params(job: Job, wanted: dict[str, Any]) -> bool:
+    """Compare exactly, where the database could compare text only."""
+    params = job.params
+    return all(name in params and _same(params[name], value) for name, value in wanted.items())
+
+
+def _same(one: Any, other: Any) -> bool:
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
