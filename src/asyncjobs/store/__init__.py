@@ -56,6 +56,22 @@ class JobFilter:
     params: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a look at many jobs found: the records of those that ended, and the ids of those gone."""
+
+    ended: tuple[Job, ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An engine whose lock nobody holds. With `lock_gone` not even the lock is there any more."""
+
+    engine: EngineRecord
+    lock_gone: bool
+
+
 class Store(Protocol):
     """Keeps jobs. Every verb may raise StoreUnavailable, and then nothing of it was done, or all."""
 
@@ -93,12 +109,8 @@ class Store(Protocol):
         """Delete at most `limit` final jobs with their attempts; return how many."""
         ...
 
-    async def ended(self, job_ids: Collection[str]) -> list[Job]:
-        """Return those of the jobs that have ended, and raise nothing for those that don't exist."""
-        ...
-
-    async def missing(self, job_ids: Collection[str]) -> list[str]:
-        """Return those of the ids that no job has."""
+    async def settled(self, job_ids: Collection[str]) -> Settled:
+        """Return those of the jobs that have ended, without attempts, and the ids that no job has."""
         ...
 
     async def cancel(self, job_id: str, *, now: datetime) -> Job | None:
@@ -133,8 +145,8 @@ class Store(Protocol):
         """Delete the engine's row, and free its lock if it is held here."""
         ...
 
-    async def dead_engines(self) -> Sequence[EngineRecord]:
-        """Return the engines whose rows are there and whose locks are free."""
+    async def unlocked_engines(self) -> Sequence[Sighting]:
+        """Return the engines whose rows are there and whose locks nobody holds."""
         ...
 
     async def changed(self) -> None:
@@ -186,6 +198,8 @@ __all__ = [
     "Claim",
     "Claimed",
     "JobFilter",
+    "Settled",
+    "Sighting",
     "Store",
     "StoreUnavailable",
     "Submission",

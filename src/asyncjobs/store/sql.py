@@ -17,12 +17,14 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import IntEnum
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from asyncjobs.errors import StoreError, StoreUnavailable
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus
 from asyncjobs.model.outcome import Transition
-from asyncjobs.store import Claim, Claimed, JobFilter, Submission, statements
+from asyncjobs.store import Claim, Claimed, JobFilter, Settled, Sighting, Submission, statements
 from asyncjobs.store.dialects import SqliteDatabase
 from asyncjobs.store.rows import (
     attempt_from_row,
@@ -43,10 +45,20 @@ Answers = list[list[Any]]
 LARGEST_TURN = 1000
 
 
+class _Rank(IntEnum):
+    """The order within a turn. Ends come first, so that a claim can use their slots; submissions
+    come before claims, so that whoever is woken ahead of a submission finds it."""
+
+    END = 0
+    OTHER = 1
+    CLAIM = 2
+
+
 @dataclass(slots=True, eq=False)
 class _Part(Generic[T]):
     """What one caller adds to a turn, and how the answers to its steps become its own answer."""
 
+    rank: _Rank
     steps: Sequence[Step]
     read: Callable[[Answers], T]
     answer: asyncio.Future[T]
@@ -126,15 +138,11 @@ class SqlStore:
             return 0
         return await self._write(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[1][0]))
 
-    async def ended(self, job_ids: Collection[str]) -> list[Job]:
-        """Return those of the jobs that have ended."""
-        [rows] = await self._database.read([statements.ended_among(json.dumps(list(job_ids)))])
-        return [job_from_row(row) for row in rows]
-
-    async def missing(self, job_ids: Collection[str]) -> list[str]:
-        """Return those of the ids that no job has."""
-        [rows] = await self._database.read([statements.missing_among(json.dumps(list(job_ids)))])
-        return [job_id for (job_id,) in rows]
+    async def settled(self, job_ids: Collection[str]) -> Settled:
+        """Return those of the jobs that have ended, and the ids that no job has."""
+        ids = json.dumps(list(job_ids))
+        ended, missing = await self._database.read([statements.ended_among(ids), statements.missing_among(ids)])
+        return Settled(tuple(map(job_from_row, ended)), tuple(job_id for (job_id,) in missing))
 
     async def cancel(self, job_id: str, *, now: datetime) -> Job | None:
         """Make a PENDING job CANCELED, or note the wish on a RUNNING one."""
@@ -159,7 +167,7 @@ class SqlStore:
             statements.claim_jobs(name=name, limit=limit, engine_id=engine_id, now=micros(now)),
             statements.next_run_at(name=name),
         ]
-        return await self._write(steps, _read_claim)
+        return await self._write(steps, _read_claim, rank=_Rank.CLAIM)
 
     async def finish(
         self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime
@@ -173,7 +181,7 @@ class SqlStore:
                 return None
             return JobStatus(answers[2][0][0]) if transition.status is JobStatus.PENDING else transition.status
 
-        return await self._write(steps, read)
+        return await self._write(steps, read, rank=_Rank.END)
 
     async def running(self, engine_id: str) -> Sequence[Job]:
         """Return the jobs that are RUNNING under this engine."""
@@ -192,10 +200,11 @@ class SqlStore:
         await self._write([statements.delete_engine(engine_id)], _nothing)
         self._database.locks.release(engine_id)
 
-    async def dead_engines(self) -> Sequence[EngineRecord]:
-        """Return the engines whose rows are there and whose locks are free, or gone."""
+    async def unlocked_engines(self) -> Sequence[Sighting]:
+        """Return the engines whose rows are there and whose locks nobody holds."""
         [rows] = await self._database.read([statements.all_engines()])
-        return [engine for engine in map(engine_from_row, rows) if self._database.locks.is_free(engine.id) is not False]
+        looked = [(engine, self._database.locks.is_free(engine.id)) for engine in map(engine_from_row, rows)]
+        return [Sighting(engine, lock_gone=free is None) for engine, free in looked if free is not False]
 
     async def changed(self) -> None:
         """Return when another process has written something."""
@@ -203,14 +212,16 @@ class SqlStore:
 
     # --- turns ----------------------------------------------------------------------------------
 
-    async def _write(self, steps: Sequence[Step], read: Callable[[Answers], T]) -> T:
+    async def _write(
+        self, steps: Sequence[Step], read: Callable[[Answers], T], *, rank: _Rank = _Rank.OTHER
+    ) -> T:
         """Add steps to the next turn and wait for their answers.
 
         A caller that is cancelled leaves its steps behind: they are run, or not, as a whole.
         """
         if self._turns is None or self._turns.done():
             raise StoreUnavailable(f"{self._database} is not open")
-        part = _Part(steps, read, asyncio.get_running_loop().create_future())
+        part = _Part(rank, steps, read, asyncio.get_running_loop().create_future())
         self._gathered.append(part)
         self._wake.set()
         return await part.answer
@@ -223,7 +234,7 @@ class SqlStore:
                 continue
             await asyncio.sleep(0)  # whoever is ready in this pass of the loop joins
             parts, self._gathered = self._gathered[:LARGEST_TURN], self._gathered[LARGEST_TURN:]
-            await self._turn(parts)
+            await self._turn(sorted(parts, key=attrgetter("rank")))
 
     async def _turn(self, parts: Sequence[_Part[Any]]) -> None:
         try:

@@ -6,7 +6,7 @@ stands beside it under the same name.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
@@ -308,10 +308,3 @@ def delete_engine(engine_id: str) -> Step:
 def all_engines() -> Step:
     """Read every engine's row."""
     return Step(f"SELECT {_ENGINE_COLUMNS} FROM engines ORDER BY started_at", [{}], returns=True)
-
-
-def ids_json(job_ids: Collection[str]) -> str:
-    """Return ids as the JSON list that `ended_among` and `missing_among` take."""
-    import json
-
-    return json.dumps(list(job_ids))

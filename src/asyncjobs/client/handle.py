@@ -1,0 +1,89 @@
+"""A handle on one submitted job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from asyncjobs import codec
+from asyncjobs.errors import AsyncJobsError, JobCanceled, JobFailed, JobTimedOut
+from asyncjobs.model.job import Job, JobError, JobStatus
+
+if TYPE_CHECKING:
+    from asyncjobs.client.client import JobClient
+    from asyncjobs.definition import JobDefinition
+
+R = TypeVar("R")
+
+
+class JobHandle(Generic[R]):
+    """One job, as its submitter holds it; `id` is all that another process needs to follow it."""
+
+    __slots__ = ("_client", "_definition", "id", "name")
+
+    def __init__(self, client: JobClient, job: Job, definition: JobDefinition[..., R] | None) -> None:
+        self.id = job.id
+        self.name = job.name
+        self._client = client
+        self._definition = definition
+
+    def __repr__(self) -> str:
+        return f"<JobHandle {self.name} {self.id}>"
+
+    async def result(self, timeout: float | None = None) -> R:
+        """Wait for the end and return what the function returned, by its return annotation.
+
+        It may be called again, and by many at once. Cancelling the call leaves the job alone.
+
+        Args:
+            timeout: seconds to wait; None waits without limit.
+
+        Raises:
+            JobFailed: the job failed; it carries the remote class name, message and traceback.
+            JobTimedOut: the job ran past its own timeout.
+            JobCanceled: the job was canceled.
+            TimeoutError: the wait was over first; the job goes on.
+            JobNotFound: the job was deleted.
+        """
+        return cast(R, _value(await self._client.end_of(self.id, timeout=timeout), self._definition))
+
+    async def wait(self, timeout: float | None = None) -> Job:
+        """Wait for the end, whatever it is, and return the final record.
+
+        Raises:
+            TimeoutError: the wait was over first; the job goes on.
+            JobNotFound: the job was deleted.
+        """
+        return await self._client.wait(self.id, timeout=timeout)
+
+    async def job(self) -> Job:
+        """Return the job's record as it is now.
+
+        Raises:
+            JobNotFound: the job was deleted.
+        """
+        return await self._client.get(self.id)
+
+    async def cancel(self) -> Job:
+        """Cancel the job; see `JobClient.cancel`."""
+        return await self._client.cancel(self.id)
+
+
+def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
+    match job.status:
+        case JobStatus.SUCCEEDED:
+            if definition is None or job.result_json is None:
+                return job.result
+            try:
+                return codec.decode_result(definition.function, job.result_json)
+            except codec.CodecError as error:
+                raise AsyncJobsError(
+                    f"the result of job {job.name!r} ({job.id}) does not fit the function's return "
+                    f"annotation any more: {error.problem}; read it plain from `Job.result`"
+                ) from None
+        case JobStatus.TIMEOUT:
+            raise JobTimedOut(job.id, job.name, job.error)
+        case JobStatus.CANCELED:
+            raise JobCanceled(job.id, job.name, job.error)
+        case _:
+            error = job.error or JobError(kind="crash", message="it ended without an error's record")
+            raise JobFailed(job.id, job.name, error)

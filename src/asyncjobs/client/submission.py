@@ -1,0 +1,72 @@
+"""From a definition and its arguments to a job that can be stored."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from asyncjobs import codec
+from asyncjobs.definition import JobDefinition
+from asyncjobs.errors import InvalidParams
+from asyncjobs.model.job import Job
+from asyncjobs.settings import Settings
+from asyncjobs.store import Submission
+
+if sys.version_info >= (3, 14):
+    from uuid import uuid7
+else:
+    from uuid_utils import uuid7
+
+
+def encoded_call(definition: JobDefinition[..., Any], args: Any, kwargs: Any, *, limit: int) -> str:
+    """Return the arguments as JSON text.
+
+    Raises:
+        InvalidParams: they don't fit the signature or its annotations, or are larger than `limit`.
+    """
+    return _encoded(definition, lambda: codec.encode_call(definition.function, args, kwargs, limit=limit))
+
+
+def encoded_params(definition: JobDefinition[..., Any], params: dict[str, Any], *, limit: int) -> str:
+    """Return named parameters, given as JSON values or as Python ones, as JSON text.
+
+    Raises:
+        InvalidParams: as `encoded_call`.
+    """
+    return _encoded(definition, lambda: codec.encode_params(definition.function, params, limit=limit))
+
+
+def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
+    """Return a new job with every option decided: the definition's, else the settings'."""
+    now = datetime.now(UTC)
+    run_at = definition.run_at
+    if run_at is None:
+        run_at = now if definition.delay is None else now + timedelta(seconds=definition.delay)
+    job = Job(
+        id=str(uuid7()),
+        name=definition.name,
+        params_json=params_json,
+        key=definition.key,
+        priority=definition.priority,
+        timeout=_or(definition.timeout, settings.timeout),
+        kill_grace=_or(definition.kill_grace, settings.kill_grace),
+        max_retries=_or(definition.max_retries, settings.max_retries),
+        retry_delay=_or(definition.retry_delay, settings.retry_delay),
+        retry_max_delay=_or(definition.retry_max_delay, settings.retry_max_delay),
+        created_at=now,
+        run_at=run_at.astimezone(UTC),
+    )
+    return Submission(job, definition.env)
+
+
+def _encoded(definition: JobDefinition[..., Any], encode: Callable[[], str]) -> str:
+    try:
+        return encode()
+    except codec.CodecError as error:
+        raise InvalidParams(definition.name, error.parameter, error.problem) from None
+
+
+def _or(chosen: Any, default: Any) -> Any:
+    return default if chosen is None else chosen

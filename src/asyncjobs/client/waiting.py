@@ -1,0 +1,97 @@
+"""Who waits for which job, and how they learn of its end.
+
+    an event of this process ──┐
+    another process wrote ─────┼──> the waiters of that job
+    a look each few seconds ───┘
+
+However many wait, there is one task, and one query for all whose jobs it has to look up: those that
+began to wait since the last look (their job may have ended before), and all of them when another
+process has written something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from asyncjobs.errors import JobNotFound
+from asyncjobs.model.job import Job
+from asyncjobs.store import Store
+
+LOOK_AGAIN_SECONDS = 5.0
+
+
+class Waiting:
+    """The waiters of one client."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
+        self._unseen: set[str] = set()
+        self._look = asyncio.Event()
+        self._failure: Exception | None = None
+
+    async def end_of(self, job_id: str) -> Job:
+        """Return the job's final record, without its attempts.
+
+        Raises:
+            JobNotFound: no job has this id, or it was deleted meanwhile.
+        """
+        if self._failure is not None:
+            raise self._failure
+        waiter: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(job_id, set()).add(waiter)
+        self._unseen.add(job_id)
+        self._look.set()
+        try:
+            return await waiter
+        finally:
+            waiters = self._waiters.get(job_id)
+            if waiters is not None:
+                waiters.discard(waiter)
+                if not waiters:
+                    del self._waiters[job_id]
+
+    def ended(self, job: Job) -> None:
+        """Wake the waiters of a job that has ended."""
+        self._resolve(job.id, lambda waiter: waiter.set_result(job))
+
+    def look_again(self) -> None:
+        """Look up every job that is waited for: its end may have been written elsewhere."""
+        if self._waiters:
+            self._unseen.update(self._waiters)
+            self._look.set()
+
+    def fail(self, error: Exception) -> None:
+        """Wake everybody, now and later, with an error: nothing will be noticed any more."""
+        self._failure = error
+        for job_id in list(self._waiters):
+            self._resolve(job_id, lambda waiter: waiter.set_exception(error))
+
+    async def run(self, store: Store) -> None:
+        """Look up jobs, for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                    await self._look.wait()
+            except TimeoutError:
+                self.look_again()
+            self._look.clear()
+            # Whoever begins to wait in this pass of the loop shares the query.
+            await asyncio.sleep(0)
+            asked, self._unseen = self._unseen & self._waiters.keys(), set()
+            if not asked:
+                continue
+            try:
+                settled = await store.settled(asked)
+            except BaseException:
+                self._unseen |= asked
+                raise
+            for job in settled.ended:
+                self.ended(job)
+            for job_id in settled.missing:
+                self._resolve(job_id, lambda waiter, gone=job_id: waiter.set_exception(JobNotFound(gone)))
+
+    def _resolve(self, job_id: str, settle: Callable[[asyncio.Future[Job]], None]) -> None:
+        for waiter in self._waiters.pop(job_id, ()):
+            if not waiter.done():
+                settle(waiter)

@@ -1,0 +1,263 @@
+"""The engine: a client that also runs jobs.
+
+    async with engine:   open the store ─> take the lock ─> rescue the dead ─> a worker per name
+    leaving it:          claim no more ─> wait for the grace ─> interrupt ─> free the lock ─> close
+
+Whoever starts something here stops it, in reverse order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Collection, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import asyncjobs
+from asyncjobs.client import JobClient
+from asyncjobs.client.submission import uuid7
+from asyncjobs.context import CHILD_MODULE
+from asyncjobs.definition import JobDefinition
+from asyncjobs.engine.liveness import Liveness, this_process
+from asyncjobs.engine.worker import Surroundings, Worker
+from asyncjobs.errors import NestedEngine, StoreError, UnknownJobName
+from asyncjobs.execution import Runner
+from asyncjobs.execution.inline import InlineRunner
+from asyncjobs.execution.process import SpawnRunner
+from asyncjobs.model.job import EngineRecord, Job
+from asyncjobs.settings import Settings
+from asyncjobs.supervision import supervise
+from asyncjobs.telemetry import EngineStarted, EngineStopped, TaskCrashed, logger
+
+KILL_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """How an engine is: `status` is `closed`, `running`, `stopping` or `failed`.
+
+    `names` are those that it runs, `running` the number of attempts under way, `problem` says why it
+    failed.
+    """
+
+    status: str
+    names: tuple[str, ...]
+    running: int
+    problem: str | None = None
+
+
+class JobEngine(JobClient):
+    """Submits, follows and runs jobs, in the event loop in which it is entered.
+
+    Args:
+        address: as for `JobClient`.
+        jobs: definitions, dotted names and modules: what this engine runs. Jobs of other names in
+            the store are left alone.
+        settings: as for `JobClient`.
+    """
+
+    def __init__(
+        self,
+        address: Any,
+        *,
+        jobs: Iterable[JobDefinition[..., Any] | str | ModuleType] = (),
+        settings: Settings | None = None,
+    ) -> None:
+        super().__init__(address, jobs=jobs, settings=settings)
+        self._me: EngineRecord | None = None
+        self._workers: dict[str, Worker] = {}
+        self._liveness: Liveness | None = None
+        self._stopping = False
+        self._hurried = asyncio.Event()
+
+    @property
+    def health(self) -> Health:
+        """How the engine is, for a health check of the application."""
+        names = tuple(self._workers)
+        running = sum(len(worker.running) for worker in self._workers.values())
+        if self._failure is not None:
+            return Health("failed", names, running, str(self._failure))
+        if self._life is None:
+            return Health("closed", names, running)
+        return Health("stopping" if self._stopping else "running", names, running)
+
+    async def __aenter__(self) -> JobEngine:
+        """Open the store, give back what dead engines ran, and start working.
+
+        Raises:
+            NestedEngine: this is a job's own process.
+            StoreUnavailable, StoreCorrupt, SchemaMismatch: as for `JobClient`.
+        """
+        if CHILD_MODULE in sys.modules:
+            raise NestedEngine
+        await super().__aenter__()
+        return self
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+        """Run the engine for as long as an ASGI application lives: `FastAPI(lifespan=engine.lifespan)`."""
+        async with self:
+            yield
+
+    async def run(self) -> None:
+        """Work until cancelled or signalled, as a process of its own.
+
+        SIGTERM or SIGINT stops it gracefully, a second one at once; then it returns. No other method
+        touches signals.
+
+        Raises:
+            EngineFailed: an internal task kept crashing.
+        """
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+
+        def signalled() -> None:
+            if stop.is_set():
+                self._hurry()
+            stop.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, signalled)
+        try:
+            async with self:
+                life = self._life
+                assert life is not None
+                stopped = asyncio.create_task(stop.wait(), name="asyncjobs signals")
+                await asyncio.wait([stopped, life], return_when=asyncio.FIRST_COMPLETED)
+                stopped.cancel()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    # --- life -----------------------------------------------------------------------------------
+
+    async def _serve(self, opened: asyncio.Future[None]) -> None:
+        self._stopping = False
+        self._hurried = asyncio.Event()
+        definitions = [each for each in self._registry if self._is_allowed(each.name)]
+        engine_id = str(uuid7())
+        me = this_process(engine_id, names=[each.name for each in definitions], version=asyncjobs.__version__)
+        runners = self._runners(engine_id, definitions)
+        self._me = me
+        self._liveness = Liveness(
+            store=self._store,
+            me=me,
+            interruption_budget=self.settings.interruptions,
+            emit=self._emit,
+            announce=self._announce,
+            held=self._held,
+        )
+        around = Surroundings(
+            store=self._store,
+            engine_id=engine_id,
+            host=me.host,
+            interruption_budget=self.settings.interruptions,
+            emit=self._emit,
+            claim_failed=self._liveness.doubt,
+        )
+        self._workers = {
+            each.name: Worker(each, runners[each.isolation or self.settings.isolation], around) for each in definitions
+        }
+        await self._store.register(me)
+        try:
+            async with asyncio.TaskGroup() as group:
+                watching = self._start_liveness(group, self._liveness)
+                workers = [self._start_worker(group, worker) for worker in self._workers.values()]
+                self._emit(EngineStarted(me.id, me.names))
+                opened.set_result(None)
+                await self._closing.wait()
+                await self._stop(workers)
+                for each in watching:
+                    each.cancel()
+        finally:
+            for runner in set(runners.values()):
+                await runner.close()
+            await self._leave(me)
+            self._emit(EngineStopped(me.id))
+
+    def _start_liveness(self, group: asyncio.TaskGroup, liveness: Liveness) -> list[asyncio.Task[None]]:
+        return [
+            group.create_task(supervise(name, run, events=self.events), name=f"asyncjobs {name}")
+            for name, run in (("watching engines", liveness.watch_others), ("watching rows", liveness.watch_self))
+        ]
+
+    def _start_worker(self, group: asyncio.TaskGroup, worker: Worker) -> asyncio.Task[None]:
+        name = f"worker {worker.definition.name}"
+        return group.create_task(supervise(name, worker.run, events=self.events), name=f"asyncjobs {name}")
+
+    async def _stop(self, workers: list[asyncio.Task[None]]) -> None:
+        """Claim nothing more, let a grace pass in which results count, interrupt the rest."""
+        self._stopping = True
+        for worker in self._workers.values():
+            worker.stop()
+        if not workers:
+            return
+        hurried = asyncio.create_task(self._hurried.wait(), name="asyncjobs hurry")
+        ended = asyncio.gather(*(asyncio.wait([each]) for each in workers))
+        await asyncio.wait([hurried, ended], timeout=self.settings.stop_grace, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        for worker in self._workers.values():
+            worker.interrupt()
+        longest = max((each.job.kill_grace for worker in self._workers.values() for each in worker.running.values()),
+                      default=0.0)
+        await asyncio.wait([ended], timeout=longest + KILL_SECONDS)
+        for each in workers:
+            each.cancel()
+        await ended
+
+    async def _leave(self, me: EngineRecord) -> None:
+        """Give back whatever is still RUNNING under our id, then free the lock."""
+        try:
+            if self._liveness is not None:
+                await self._liveness.give_back_all()
+            await self._store.unregister(me.id)
+        except StoreError as error:  # the next engine will find the lock free, and rescue
+            self._emit(TaskCrashed(task="leaving", error=error, final=False))
+
+    def _hurry(self) -> None:
+        self._hurried.set()
+
+    def _runners(self, engine_id: str, definitions: list[JobDefinition[..., Any]]) -> dict[str, Runner]:
+        spawn = SpawnRunner(engine_id=engine_id, settings=self.settings)
+        asked = {each.isolation or self.settings.isolation for each in definitions}
+        for isolation in sorted(asked & {"fork", "reuse"}):
+            logger.warning("isolation=%r is not built yet: its jobs run as 'spawn'", isolation)
+        return {"spawn": spawn, "fork": spawn, "reuse": spawn, "inline": InlineRunner(settings=self.settings)}
+
+    # --- what a client leaves to its engine -----------------------------------------------------
+
+    def _held(self) -> Collection[tuple[str, int]]:
+        return [key for worker in self._workers.values() for key in worker.running]
+
+    def _announce(self, names: set[str]) -> None:
+        for name in names:
+            worker = self._workers.get(name)
+            if worker is not None:
+                worker.wake()
+
+    def _ask_to_cancel(self, job: Job) -> None:
+        worker = self._workers.get(job.name)
+        if worker is not None:
+            worker.cancel(job.id, job.attempt)
+
+    async def _on_change(self) -> None:
+        await super()._on_change()
+        for worker in self._workers.values():
+            worker.wake()
+        if self._me is not None and any(worker.running for worker in self._workers.values()):
+            for job in await self._store.running(self._me.id):
+                if job.cancel_requested_at is not None:
+                    self._ask_to_cancel(job)
+
+    def _check_registered(self, definition: JobDefinition[..., Any]) -> None:
+        if definition.name not in self._registry:
+            raise UnknownJobName(definition.name, [each.name for each in self._registry])
+        super()._check_registered(definition)
+
+    def _is_allowed(self, name: str) -> bool:
+        allowed = self.settings.allowed_jobs
+        return allowed is None or name in allowed

@@ -1,0 +1,163 @@
+"""Who is alive, and what becomes of the jobs of who is not.
+
+Each engine holds a lock that its death frees at once; a free lock is the only sign of death, so an
+engine that is merely slow keeps its jobs. What a dead engine ran is given back in this order:
+
+    lock free ──> its process is gone ──> what its jobs left running is killed ──> rows PENDING
+
+so that no job begins again while its last attempt could still be at work.
+
+The other half looks at this engine itself: rows that are RUNNING under its id and that no attempt of
+its holds (the answer to a claim was lost) are given back too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from asyncjobs.engine.worker import attempt_record
+from asyncjobs.execution import tree
+from asyncjobs.model.job import EngineRecord, Job
+from asyncjobs.model.outcome import Interrupted, ProcessReport, decide
+from asyncjobs.store import Sighting, Store
+from asyncjobs.telemetry import EngineRescued, Event, JobFinished, JobInterrupted
+
+LOOK_SECONDS = 1.0
+HELD_SECONDS = 30.0
+LONGEST_DYING_SECONDS = 5.0
+
+
+def this_process(engine_id: str, *, names: Collection[str], version: str) -> EngineRecord:
+    """Return the record of an engine that starts in this process now."""
+    now = datetime.now(UTC)
+    return EngineRecord(
+        id=engine_id,
+        host=socket.gethostname(),
+        boot=tree.boot_id() or "",
+        pid=os.getpid(),
+        pid_started=float(tree.start_time(os.getpid()) or 0),
+        names=tuple(sorted(names)),
+        version=version,
+        started_at=now,
+        seen_at=now,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Liveness:
+    """One engine's look at the others, and at itself."""
+
+    store: Store
+    me: EngineRecord
+    interruption_budget: int
+    emit: Callable[[Event], None]
+    announce: Callable[[set[str]], None]
+    held: Callable[[], Collection[tuple[str, int]]]
+    """The attempts that this engine's workers hold, as (job id, attempt)."""
+    _doubt: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def doubt(self) -> None:
+        """Compare the store with the attempts held, now: an answer was lost."""
+        self._doubt.set()
+
+    async def watch_others(self) -> None:
+        """Look for dead engines each second, for ever."""
+        while True:
+            await self.rescue_all()
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def watch_self(self) -> None:
+        """Look for rows that nobody holds, twice a minute and in doubt, for ever."""
+        while True:
+            try:
+                async with asyncio.timeout(HELD_SECONDS):
+                    await self._doubt.wait()
+            except TimeoutError:
+                pass
+            self._doubt.clear()
+            await self.give_back_unheld()
+
+    async def rescue_all(self) -> None:
+        """Give back the jobs of every dead engine."""
+        for sighting in await self.store.unlocked_engines():
+            if sighting.engine.id != self.me.id and not self._may_live(sighting):
+                await self._rescue(sighting.engine)
+
+    def _may_live(self, sighting: Sighting) -> bool:
+        """Without a lock to judge by, an engine of this machine lives as long as its process."""
+        engine = sighting.engine
+        return sighting.lock_gone and self._is_here(engine) and tree.is_alive(engine.pid, int(engine.pid_started))
+
+    async def _rescue(self, dead: EngineRecord) -> None:
+        if self._is_here(dead):
+            await self._bury(dead)
+        jobs = await self.store.running(dead.id)
+        for job in jobs:
+            await self._give_back(job, Interrupted(reason=f"its engine {dead.id} vanished", vanished=True))
+        await self.store.unregister(dead.id)
+        self.emit(EngineRescued(self.me.id, dead.id, len(jobs)))
+        self.announce({job.name for job in jobs})
+
+    async def _bury(self, dead: EngineRecord) -> None:
+        """Wait until its process is gone (its children are told of that by the kernel), then sweep."""
+        if dead.pid != os.getpid():
+            async with asyncio.timeout(LONGEST_DYING_SECONDS):
+                while tree.is_alive(dead.pid, int(dead.pid_started)):
+                    await asyncio.sleep(0.005)
+        await asyncio.to_thread(tree.sweep, dead.id)
+
+    def _is_here(self, engine: EngineRecord) -> bool:
+        return engine.host == self.me.host and engine.boot == self.me.boot
+
+    async def give_back_unheld(self) -> None:
+        """Give back what is RUNNING under our id and held by nobody, seen twice a second apart.
+
+        Once is not enough: the answer to a claim may be on its way to its worker.
+        """
+        unheld = await self._unheld()
+        if not unheld:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+        again = await self._unheld()
+        for key in unheld.keys() & again.keys():
+            await self._give_back(again[key], Interrupted(reason="the answer to its claim was lost"))
+        self.announce({job.name for job in again.values()})
+
+    async def give_back_all(self) -> None:
+        """Give back what is RUNNING under our id, when no worker is left to hold anything."""
+        for job in await self.store.running(self.me.id):
+            await self._give_back(job, Interrupted(reason="its engine stopped"))
+
+    async def _unheld(self) -> dict[tuple[str, int], Job]:
+        rows = {(job.id, job.attempt): job for job in await self.store.running(self.me.id)}
+        held = set(self.held())
+        return {key: job for key, job in rows.items() if key not in held}
+
+    async def _give_back(self, job: Job, outcome: Interrupted) -> None:
+        now = datetime.now(UTC)
+        transition = decide(
+            job, outcome, retry_after=timedelta(0), interruption_budget=self.interruption_budget, now=now
+        )
+        attempt = attempt_record(
+            job,
+            outcome,
+            transition,
+            process=ProcessReport(),
+            engine_id=job.engine_id or "",
+            host=self.me.host,
+            now=now,
+        )
+        status = await self.store.finish(job, transition, attempt=attempt, now=now)
+        if status is None:
+            return
+        if status.is_final:
+            stored = await self.store.get(job.id)
+            if stored is not None:
+                self.emit(JobFinished(stored))
+        else:
+            self.emit(JobInterrupted(job, outcome.reason))

@@ -1,0 +1,330 @@
+"""The worker of one job name: it claims up to its free slots, runs each attempt, writes its end.
+
+    wake ──> claim ──> run ──> decide ──> finish ──┐
+      ^                                            │
+      └──────────── a slot is free ────────────────┘
+
+It is woken by a submission in this process, by another process's write, by a slot that came free, or
+by its own timer at the earliest `run_at`. A slot counts as free once the end of its attempt is on
+its way into the store: the next claim shares that end's transaction and comes after it, so the rows
+RUNNING under this name never exceed `max_workers`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from asyncjobs.definition import JobDefinition
+from asyncjobs.errors import StoreError
+from asyncjobs.execution import Asked, Ended, NotStarted, Runner
+from asyncjobs.model.job import Attempt, Job, JobStatus
+from asyncjobs.model.outcome import (
+    OUTCOME_NAMES,
+    Canceled,
+    Crashed,
+    Interrupted,
+    Outcome,
+    ProcessReport,
+    Succeeded,
+    Transition,
+    backoff,
+    decide,
+)
+from asyncjobs.store import Claimed, Store
+from asyncjobs.telemetry import (
+    Event,
+    JobFinished,
+    JobInterrupted,
+    JobOutput,
+    JobRetryScheduled,
+    JobStarted,
+    LeaseLost,
+    LeftoversKilled,
+    StartPaused,
+    TaskCrashed,
+)
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+FIRST_WRITE_PAUSE = 0.1
+LONGEST_WRITE_PAUSE = 5.0
+LONGEST_SLEEP = 3600.0
+JITTER = 0.25
+
+
+@dataclass(slots=True)
+class Running:
+    """An attempt of this engine's, from its claim until its end is written."""
+
+    job: Job
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a worker shares with the others of its engine."""
+
+    store: Store
+    engine_id: str
+    host: str
+    interruption_budget: int
+    emit: Callable[[Event], None]
+    claim_failed: Callable[[], None]
+    """Told when a claim's answer was lost: it may have taken jobs that nobody holds now."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """Runs the jobs of one name."""
+
+    definition: JobDefinition[..., Any]
+    runner: Runner
+    around: Surroundings
+    running: dict[tuple[str, int], Running] = field(default_factory=dict)
+    _busy: int = 0
+    _pause: float = 0.0
+    _claim_at: float = 0.0
+    _stopping: bool = False
+    _wakeup: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """Look for due jobs now."""
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns once the attempts under way have ended."""
+        self._stopping = True
+        self._wakeup.set()
+
+    def interrupt(self) -> None:
+        """Ask every attempt to end; their jobs become PENDING again."""
+        for each in self.running.values():
+            _ask(each, Interrupted(reason="its engine stopped"))
+
+    def cancel(self, job_id: str, attempt: int) -> None:
+        """Ask one attempt to end for good; nothing happens if it is not running here."""
+        held = self.running.get((job_id, attempt))
+        if held is not None:
+            _ask(held, Canceled(reason="a caller canceled it"))
+
+    async def run(self) -> None:
+        """Work until stopped."""
+        async with asyncio.TaskGroup() as attempts:
+            while not self._stopping:
+                # Cleared before claiming, not after: a job announced in between must still wake us.
+                self._wakeup.clear()
+                await self._sleep(self._claim_at - asyncio.get_running_loop().time())
+                free = self.definition.max_workers - self._busy
+                due: datetime | None = None
+                if free > 0 and not self._stopping:
+                    claimed, due = await self._claim(free)
+                    for each in claimed:
+                        self._start(each, attempts)
+                if self._busy < self.definition.max_workers:
+                    await self._wait(self._seconds_until(due))
+                else:
+                    await self._wait(None)
+
+    async def _claim(self, free: int) -> tuple[tuple[Claimed, ...], datetime | None]:
+        try:
+            claim = await self.around.store.claim(
+                self.definition.name, limit=free, engine_id=self.around.engine_id, now=datetime.now(UTC)
+            )
+        except StoreError as error:
+            self.around.claim_failed()
+            self.around.emit(TaskCrashed(task=f"claim of {self.definition.name}", error=error, final=False))
+            return (), datetime.now(UTC) + timedelta(seconds=1)
+        return claim.claimed, claim.next_run_at
+
+    def _seconds_until(self, due: datetime | None) -> float | None:
+        if due is None:
+            return None
+        return min(max((due - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_SLEEP)
+
+    async def _wait(self, seconds: float | None) -> None:
+        """Wait to be woken, at most so long."""
+        timer = None
+        if seconds is not None:
+            timer = asyncio.get_running_loop().call_later(seconds, self._wakeup.set)
+        try:
+            await self._wakeup.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait so long, however often we are woken, but for the stop."""
+        until = asyncio.get_running_loop().time() + seconds
+        while not self._stopping and (left := until - asyncio.get_running_loop().time()) > 0:
+            self._wakeup.clear()
+            await self._wait(left)
+
+    # --- one attempt ----------------------------------------------------------------------------
+
+    def _start(self, claimed: Claimed, attempts: asyncio.TaskGroup) -> None:
+        job = claimed.job
+        held = Running(job, asyncio.get_running_loop().create_future())
+        self.running[job.id, job.attempt] = held
+        self._busy += 1
+        attempts.create_task(self._attempt(held, claimed.env), name=f"asyncjobs {job.name} {job.id}")
+
+    async def _attempt(self, held: Running, env: dict[str, str]) -> None:
+        job = held.job
+        slot_freed = False
+        try:
+            if self._stopping:  # claimed while the stop came
+                ended = Ended(Interrupted(reason="its engine stopped"))
+            elif job.cancel_requested_at is not None:
+                ended = Ended(Canceled(reason="a caller canceled it"))
+            else:
+                self.around.emit(JobStarted(job))
+                ended = await self._run(held, env)
+            if ended.busy is None:
+                slot_freed = self._free_slot()
+            await self._finish(job, ended)
+            if ended.busy is not None:
+                await asyncio.wait([ended.busy])
+        except asyncio.CancelledError:
+            await asyncio.shield(self._finish(job, Ended(Interrupted(reason="its engine was canceled"))))
+            raise
+        finally:
+            del self.running[job.id, job.attempt]
+            if not slot_freed:
+                self._free_slot()
+
+    def _free_slot(self) -> bool:
+        self._busy -= 1
+        self._wakeup.set()
+        return True
+
+    async def _run(self, held: Running, env: dict[str, str]) -> Ended:
+        job = held.job
+
+        def output(stream: str, text: str) -> None:
+            self.around.emit(JobOutput(job, stream, text))
+
+        try:
+            ended = await self.runner.run(job, self.definition, env=env, asked=held.asked, output=output)
+        except NotStarted as error:
+            self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+            self._claim_at = asyncio.get_running_loop().time() + self._pause
+            self.around.emit(StartPaused(job.name, str(error), self._pause))
+            return Ended(Interrupted(reason=f"no process could be started: {error}"))
+        except Exception as error:  # noqa: BLE001 - a fault of the runner's must not lose the job
+            self.around.emit(TaskCrashed(task=f"attempt of {job.name}", error=error, final=False))
+            return Ended(Crashed(reason=f"asyncjobs could not run it: {type(error).__name__}: {error}"))
+        self._pause = 0.0
+        if ended.process.leftovers:
+            self.around.emit(LeftoversKilled(job, ended.process.leftovers))
+        return ended
+
+    async def _finish(self, job: Job, ended: Ended) -> None:
+        """Write the attempt's end, however often it takes, and tell what became of the job."""
+        now = datetime.now(UTC)
+        transition = decide(
+            job,
+            ended.outcome,
+            retry_after=_retry_after(job),
+            interruption_budget=self.around.interruption_budget,
+            now=now,
+        )
+        attempt = self._attempt_record(job, ended, transition, now)
+        pause = FIRST_WRITE_PAUSE
+        while True:
+            try:
+                status = await self.around.store.finish(job, transition, attempt=attempt, now=now)
+                break
+            except StoreError as error:
+                self.around.emit(TaskCrashed(task=f"end of {job.name} {job.id}", error=error, final=False))
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LONGEST_WRITE_PAUSE)
+        if status is None:
+            await self._moved_on(job, attempt)
+        else:
+            self._tell(job, transition, status, ended.outcome, now)
+
+    def _attempt_record(self, job: Job, ended: Ended, transition: Transition, now: datetime) -> Attempt:
+        return attempt_record(
+            job,
+            ended.outcome,
+            transition,
+            process=ended.process,
+            engine_id=self.around.engine_id,
+            host=self.around.host,
+            now=now,
+        )
+
+    async def _moved_on(self, job: Job, attempt: Attempt) -> None:
+        """The row was not ours any more: either we had written it already, or somebody took it."""
+        stored = await self.around.store.get(job.id)
+        if stored is not None and stored.status.is_final and stored.attempt == job.attempt:
+            self.around.emit(JobFinished(stored))
+        else:
+            self.around.emit(LeaseLost(job, attempt.outcome))
+
+    def _tell(self, job: Job, transition: Transition, status: JobStatus, outcome: Outcome, now: datetime) -> None:
+        if status.is_final:
+            error = transition.error
+            self.around.emit(
+                JobFinished(
+                    replace(
+                        job, status=status, result_json=transition.result_json, error=error, finished_at=now,
+                        retry_count=transition.retry_count, interruptions=transition.interruptions,
+                    )
+                )
+            )
+        elif isinstance(outcome, Interrupted):
+            self.around.emit(JobInterrupted(job, outcome.reason))
+        else:
+            retried = replace(job, retry_count=transition.retry_count)
+            self.around.emit(JobRetryScheduled(retried, transition.error, transition.run_at or job.run_at))
+            self.wake()  # so that the timer is set to it
+
+
+def attempt_record(
+    job: Job,
+    outcome: Outcome,
+    transition: Transition,
+    *,
+    process: ProcessReport,
+    engine_id: str,
+    host: str,
+    now: datetime,
+) -> Attempt:
+    """Return the row that an attempt leaves behind."""
+    reason = None if isinstance(outcome, Succeeded) else getattr(outcome, "reason", None)
+    return Attempt(
+        job_id=job.id,
+        attempt=job.attempt,
+        outcome=OUTCOME_NAMES[type(outcome)],
+        reason=reason or None,
+        started_at=job.started_at or now,
+        finished_at=now,
+        engine_id=engine_id,
+        host=host,
+        pid=process.pid,
+        exit_code=process.exit_code,
+        signal=process.signal,
+        error=transition.error,
+        peak_rss=process.peak_rss,
+        cpu_time=process.cpu_time,
+    )
+
+
+def _retry_after(job: Job) -> timedelta:
+    wait = backoff(
+        job.retry_count + 1,
+        base=timedelta(seconds=job.retry_delay),
+        limit=timedelta(seconds=job.retry_max_delay),
+    )
+    return wait * (1 + random.random() * JITTER)  # noqa: S311 - it spreads retries, it hides nothing
+
+
+def _ask(held: Running, why: Canceled | Interrupted) -> None:
+    if not held.asked.done():
+        held.asked.set_result(why)

@@ -1,0 +1,87 @@
+"""The definitions that a client knows, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from asyncjobs.definition import JobDefinition, location, unloadable_reason
+from asyncjobs.errors import DefinitionError, DuplicateJobName, UnknownJobName
+
+Definition = JobDefinition[..., Any]
+
+
+class Registry:
+    """Names and their definitions; a name belongs to one function."""
+
+    def __init__(self, sources: Iterable[Definition | str | ModuleType], *, isolation: str) -> None:
+        self._definitions: dict[str, Definition] = {}
+        self._isolation = isolation
+        for source in sources:
+            for definition in _definitions_in(source):
+                self.add(definition)
+
+    def add(self, definition: Definition) -> None:
+        """Register a definition; the same one again changes nothing.
+
+        Raises:
+            DuplicateJobName: another function has its name.
+            DefinitionError: its own process could not load the function.
+        """
+        known = self._definitions.get(definition.name)
+        if known is not None:
+            if known.function is not definition.function:
+                raise DuplicateJobName(definition.name, location(known), location(definition))
+            return
+        reason = unloadable_reason(definition)
+        if reason is not None and (definition.isolation or self._isolation) != "inline":
+            raise DefinitionError(reason)
+        self._definitions[definition.name] = definition
+
+    def get(self, name: str) -> Definition:
+        """Return the definition of a name.
+
+        Raises:
+            UnknownJobName: nothing is registered under it.
+        """
+        try:
+            return self._definitions[name]
+        except (KeyError, TypeError):
+            raise UnknownJobName(name, self._definitions) from None
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._definitions
+
+    def __iter__(self) -> Iterator[Definition]:
+        return iter(self._definitions.values())
+
+
+def _definitions_in(source: Definition | str | ModuleType) -> list[Definition]:
+    if isinstance(source, JobDefinition):
+        return [source]
+    if isinstance(source, ModuleType):
+        found = [each for each in vars(source).values() if isinstance(each, JobDefinition)]
+        if not found:
+            raise DefinitionError(f"the module {source.__name__} defines no jobs")
+        return found
+    if isinstance(source, str):
+        return [_named(source)]
+    raise DefinitionError(f"jobs= takes functions with @job, dotted names and modules, not {source!r}")
+
+
+def _named(dotted: str) -> Definition:
+    module_name, _, attribute = dotted.rpartition(".")
+    if not module_name or not attribute:
+        raise DefinitionError(f"{dotted!r} is no dotted name of a function: write 'package.module.function'")
+    try:
+        module = import_module(module_name)
+    except ImportError as error:
+        raise DefinitionError(f"the module of {dotted!r} can't be imported: {error}") from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise DefinitionError(f"{module_name} has no {attribute!r}")
+    if not isinstance(found, JobDefinition):
+        raise DefinitionError(f"{dotted} is not a job: decorate it with @job")
+    return found
