@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
     from datetime import datetime, timedelta
-    from typing import Any, Generic, Literal, ParamSpec, TypeVar, overload
+    from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -172,9 +172,7 @@ class Call(_Typed[..., R]):
 
     __slots__ = ("args", "definition", "kwargs")
 
-    def __init__(
-        self, definition: JobDefinition[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
+    def __init__(self, definition: JobDefinition[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.definition = definition
         self.args = args
         self.kwargs = kwargs
@@ -182,15 +180,15 @@ class Call(_Typed[..., R]):
 
 if TYPE_CHECKING:
 
-    class _Decorator:
+    class _Decorator(Protocol):
         @overload
-        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineJob[P, R]: ...
+        def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineJob[P, R]: ...  # type: ignore[overload-overlap]
         @overload
         def __call__(self, function: Callable[P, R], /) -> FunctionJob[P, R]: ...
 
 
 @overload
-def job(name: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineJob[P, R]: ...
+def job(name: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineJob[P, R]: ...  # type: ignore[overload-overlap]
 @overload
 def job(name: Callable[P, R], /) -> FunctionJob[P, R]: ...
 @overload

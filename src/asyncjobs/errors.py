@@ -51,8 +51,7 @@ class DuplicateJobName(DefinitionError):
     def __init__(self, name: str, first: str, second: str) -> None:
         self.name = name
         super().__init__(
-            f"the job name {name!r} is used by {first} and by {second}: "
-            f"give one of them another with @job(name=...)"
+            f"the job name {name!r} is used by {first} and by {second}: give one of them another with @job(name=...)"
         )
 
 
@@ -218,7 +217,7 @@ class TransientError(Exception):
         super().__init__(origin_error)
 
 
-class Retry(Exception):  # noqa: N818 - an instruction, not an error
+class Retry(Exception):
     """Raise it in a job to run again `after` seconds (or a timedelta); it counts as a retry.
 
     Without `after` the job's own backoff applies.
@@ -231,7 +230,7 @@ class Retry(Exception):  # noqa: N818 - an instruction, not an error
         super().__init__(reason or "the job asked to be retried")
 
 
-class Cancel(Exception):  # noqa: N818 - an instruction, not an error
+class Cancel(Exception):
     """Raise it in a job to end it as CANCELED, with the reason in its record."""
 
     def __init__(self, reason: str = "") -> None:

@@ -39,7 +39,7 @@ def _whole(value: Any) -> int:
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
-        raise ValueError(value)  # noqa: TRY004 - one error for every reader here
+        raise ValueError(value)
     return value
 
 
@@ -55,9 +55,7 @@ def _optional_names(value: Any) -> tuple[str, ...] | None:
     return None if value is None else _names(value)
 
 
-def _setting(
-    name: str, default: Any, read: Callable[[Any], Any], form: str, *, least: float | None = None
-) -> Any:
+def _setting(name: str, default: Any, read: Callable[[Any], Any], form: str, *, least: float | None = None) -> Any:
     """Declare a field that is filled from outside when no keyword gives it."""
     return field(
         default_factory=lambda: _from_outside(name, default),

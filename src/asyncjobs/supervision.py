@@ -25,7 +25,7 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], *, events: Ev
     while True:
         try:
             return await run()
-        except Exception as error:  # noqa: BLE001 - any fault of ours may come here, and is told
+        except Exception as error:
             now = loop.time()
             crashes.append(now)
             while now - crashes[0] > WITHIN_SECONDS:

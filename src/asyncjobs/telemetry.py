@@ -163,7 +163,7 @@ class Events:
         for listener in self._listeners:
             try:
                 listener(event)
-            except Exception:  # noqa: BLE001 - a listener is foreign code
+            except Exception:
                 logger.exception("a listener failed on %s", type(event).__name__)
 
 

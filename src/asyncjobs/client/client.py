@@ -1,7 +1,7 @@
 """A client: it submits jobs and follows them, and runs none.
 
-    submit ── bind, encode ──> insert ──> handle        (client/submission.py, store/)
-    result <── waiting <── the job's end, seen here or written by another process
+submit ── bind, encode ──> insert ──> handle        (client/submission.py, store/)
+result <── waiting <── the job's end, seen here or written by another process
 """
 
 from __future__ import annotations
@@ -374,7 +374,7 @@ class JobClient:
             finished_before=_aware("finished_before", finished_before),
             params=_plain_params(params),
         )
-        jobs = await self._opened_store().list(wanted, limit=limit, before=_cursor(cursor))
+        jobs = await self._opened_store().page(wanted, limit=limit, before=_cursor(cursor))
         return Page(tuple(jobs), jobs[-1].id if len(jobs) == limit else None)
 
     async def iterate(self, *, limit: int = 100, **filters: Any) -> AsyncIterator[Job]:
@@ -530,5 +530,3 @@ def _age(older_than: Any) -> timedelta:
     if age < timedelta(0):
         raise InvalidOptions(f"older_than must not be negative: {older_than!r}")
     return age
-
-

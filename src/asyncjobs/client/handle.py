@@ -85,5 +85,5 @@ def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
         case JobStatus.CANCELED:
             raise JobCanceled(job.id, job.name, job.error)
         case _:
-            error = job.error or JobError(kind="crash", message="it ended without an error's record")
-            raise JobFailed(job.id, job.name, error)
+            why = job.error or JobError(kind="crash", message="it ended without an error's record")
+            raise JobFailed(job.id, job.name, why)

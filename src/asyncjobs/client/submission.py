@@ -20,6 +20,11 @@ else:
     from uuid_utils import uuid7
 
 
+def new_id() -> str:
+    """Return a UUIDv7: ordered by time, and in one process by order of creation."""
+    return str(uuid7())
+
+
 def encoded_call(definition: JobDefinition[..., Any], args: Any, kwargs: Any, *, limit: int) -> str:
     """Return the arguments as JSON text.
 
@@ -45,7 +50,7 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
     if run_at is None:
         run_at = now if definition.delay is None else now + timedelta(seconds=definition.delay)
     job = Job(
-        id=str(uuid7()),
+        id=new_id(),
         name=definition.name,
         params_json=params_json,
         key=definition.key,

@@ -55,6 +55,9 @@ class Waiting:
         """Wake the waiters of a job that has ended."""
         self._resolve(job.id, lambda waiter: waiter.set_result(job))
 
+    def _missing(self, job_id: str) -> None:
+        self._resolve(job_id, lambda waiter: waiter.set_exception(JobNotFound(job_id)))
+
     def look_again(self) -> None:
         """Look up every job that is waited for: its end may have been written elsewhere."""
         if self._waiters:
@@ -89,7 +92,7 @@ class Waiting:
             for job in settled.ended:
                 self.ended(job)
             for job_id in settled.missing:
-                self._resolve(job_id, lambda waiter, gone=job_id: waiter.set_exception(JobNotFound(gone)))
+                self._missing(job_id)
 
     def _resolve(self, job_id: str, settle: Callable[[asyncio.Future[Job]], None]) -> None:
         for waiter in self._waiters.pop(job_id, ()):

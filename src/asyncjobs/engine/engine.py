@@ -19,7 +19,7 @@ from typing import Any
 
 import asyncjobs
 from asyncjobs.client import JobClient
-from asyncjobs.client.submission import uuid7
+from asyncjobs.client.submission import new_id
 from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
 from asyncjobs.engine.liveness import Liveness, this_process
@@ -139,7 +139,7 @@ class JobEngine(JobClient):
         self._stopping = False
         self._hurried = asyncio.Event()
         definitions = [each for each in self._registry if self._is_allowed(each.name)]
-        engine_id = str(uuid7())
+        engine_id = new_id()
         me = this_process(engine_id, names=[each.name for each in definitions], version=asyncjobs.__version__)
         runners = self._runners(engine_id, definitions)
         self._me = me
@@ -197,13 +197,14 @@ class JobEngine(JobClient):
         if not workers:
             return
         hurried = asyncio.create_task(self._hurried.wait(), name="asyncjobs hurry")
-        ended = asyncio.gather(*(asyncio.wait([each]) for each in workers))
+        ended = asyncio.create_task(_all_ended(workers), name="asyncjobs workers ended")
         await asyncio.wait([hurried, ended], timeout=self.settings.stop_grace, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         for worker in self._workers.values():
             worker.interrupt()
-        longest = max((each.job.kill_grace for worker in self._workers.values() for each in worker.running.values()),
-                      default=0.0)
+        longest = max(
+            (each.job.kill_grace for worker in self._workers.values() for each in worker.running.values()), default=0.0
+        )
         await asyncio.wait([ended], timeout=longest + KILL_SECONDS)
         for each in workers:
             each.cancel()
@@ -261,3 +262,7 @@ class JobEngine(JobClient):
     def _is_allowed(self, name: str) -> bool:
         allowed = self.settings.allowed_jobs
         return allowed is None or name in allowed
+
+
+async def _all_ended(tasks: list[asyncio.Task[None]]) -> None:
+    await asyncio.wait(tasks)

@@ -107,7 +107,7 @@ class Liveness:
         """Wait until its process is gone (its children are told of that by the kernel), then sweep."""
         if dead.pid != os.getpid():
             async with asyncio.timeout(LONGEST_DYING_SECONDS):
-                while tree.is_alive(dead.pid, int(dead.pid_started)):
+                while tree.is_alive(dead.pid, int(dead.pid_started)):  # noqa: ASYNC110 - nothing tells us of it
                     await asyncio.sleep(0.005)
         await asyncio.to_thread(tree.sweep, dead.id)
 

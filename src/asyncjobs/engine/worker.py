@@ -215,7 +215,7 @@ class Worker:
             self._claim_at = asyncio.get_running_loop().time() + self._pause
             self.around.emit(StartPaused(job.name, str(error), self._pause))
             return Ended(Interrupted(reason=f"no process could be started: {error}"))
-        except Exception as error:  # noqa: BLE001 - a fault of the runner's must not lose the job
+        except Exception as error:
             self.around.emit(TaskCrashed(task=f"attempt of {job.name}", error=error, final=False))
             return Ended(Crashed(reason=f"asyncjobs could not run it: {type(error).__name__}: {error}"))
         self._pause = 0.0
@@ -273,8 +273,13 @@ class Worker:
             self.around.emit(
                 JobFinished(
                     replace(
-                        job, status=status, result_json=transition.result_json, error=error, finished_at=now,
-                        retry_count=transition.retry_count, interruptions=transition.interruptions,
+                        job,
+                        status=status,
+                        result_json=transition.result_json,
+                        error=error,
+                        finished_at=now,
+                        retry_count=transition.retry_count,
+                        interruptions=transition.interruptions,
                     )
                 )
             )
@@ -322,7 +327,7 @@ def _retry_after(job: Job) -> timedelta:
         base=timedelta(seconds=job.retry_delay),
         limit=timedelta(seconds=job.retry_max_delay),
     )
-    return wait * (1 + random.random() * JITTER)  # noqa: S311 - it spreads retries, it hides nothing
+    return wait * (1 + random.random() * JITTER)
 
 
 def _ask(held: Running, why: Canceled | Interrupted) -> None:

@@ -129,8 +129,8 @@ def decide(
                 return _retry(job, error, run_at=now + retry_after)
             return _transition(job, JobStatus.FAILED, error=error)
         case Canceled(reason=reason):
-            error = JobError(kind="canceled", message=reason) if reason else None
-            return _transition(job, JobStatus.CANCELED, error=error)
+            why = JobError(kind="canceled", message=reason) if reason else None
+            return _transition(job, JobStatus.CANCELED, error=why)
         case Interrupted(vanished=False):
             return _transition(job, JobStatus.PENDING)  # keeps its run_at, and so its place
         case Interrupted():
@@ -167,9 +167,7 @@ def _vanished(job: Job, *, budget: int, now: datetime) -> Transition:
 
 
 def _retry(job: Job, error: JobError, *, run_at: datetime) -> Transition:
-    return _transition(
-        job, JobStatus.PENDING, error=error, run_at=run_at, retry_count=job.retry_count + 1
-    )
+    return _transition(job, JobStatus.PENDING, error=error, run_at=run_at, retry_count=job.retry_count + 1)
 
 
 def _transition(

@@ -21,7 +21,7 @@ class Submission:
     """A job on its way into the store. `env` is kept apart from the record, which anyone may print."""
 
     job: Job
-    env: dict[str, str] = field(default_factory=dict, repr=False)
+    env: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Claimed:
     """A job taken for its next attempt."""
 
     job: Job
-    env: dict[str, str] = field(default_factory=dict, repr=False)
+    env: dict[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class Store(Protocol):
         """Return the job with its attempts, or None."""
         ...
 
-    async def list(self, wanted: JobFilter, *, limit: int, before: str | None) -> list[Job]:
+    async def page(self, wanted: JobFilter, *, limit: int, before: str | None) -> list[Job]:
         """Return at most `limit` jobs, newest first, older than the id `before`; without attempts."""
         ...
 

@@ -8,7 +8,6 @@ whose `execute` runs all steps of a `Turn` between BEGIN IMMEDIATE and COMMIT.
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -82,6 +81,7 @@ class SqliteDatabase:
     def __init__(self, path: str, *, synchronous: str) -> None:
         self.path = Path(path).absolute()
         self.locks = EngineLocks(self.path)
+        self._log = self.path.with_name(self.path.name + "-wal")
         self._synchronous = synchronous
         self._engine: AsyncEngine | None = None
         self._held: list[AsyncConnection] = []
@@ -152,7 +152,7 @@ class SqliteDatabase:
 
     def _log_moved(self) -> bool:
         try:
-            stat = os.stat(f"{self.path}-wal")
+            stat = self._log.stat()
         except OSError:
             return True
         # Times of files move in steps of some milliseconds: a write within the step just seen would
@@ -220,14 +220,23 @@ class SqliteDatabase:
             raise SchemaMismatch(version, known, str(self))
         if version == known:
             return
-        script = [Step("CREATE TABLE IF NOT EXISTS asyncjobs_schema "
-                       "(version INTEGER NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL)", [{}])]
+        script = [
+            Step(
+                "CREATE TABLE IF NOT EXISTS asyncjobs_schema "
+                "(version INTEGER NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL)",
+                [{}],
+            )
+        ]
         for number, statements in steps:
             if number <= version:
                 continue
             # The insert comes first: it fails where another starter has been quicker.
-            script.append(Step("INSERT INTO asyncjobs_schema VALUES (:version, :now)",
-                               [{"version": number, "now": time.time_ns() // 1000}]))
+            script.append(
+                Step(
+                    "INSERT INTO asyncjobs_schema VALUES (:version, :now)",
+                    [{"version": number, "now": time.time_ns() // 1000}],
+                )
+            )
             script += [Step(statement, [{}]) for statement in statements]
         try:
             await self._turn(script)
@@ -257,7 +266,9 @@ class SqliteDatabase:
                 f"{self} can't be written ({words}): the file and its folder must be writable by this user"
             )
         if "already exists" in words:
-            return StoreUnavailable(f"{self} has other tables by our names ({words}): give the jobs a file of their own")
+            return StoreUnavailable(
+                f"{self} has other tables by our names ({words}): give the jobs a file of their own"
+            )
         if _is_busy(error):
             return StoreUnavailable(
                 f"{self} was kept locked by another transaction for {LONGEST_BUSY_SECONDS:g} s: commit it, or end it"

@@ -46,8 +46,11 @@ LARGEST_TURN = 1000
 
 
 class _Rank(IntEnum):
-    """The order within a turn. Ends come first, so that a claim can use their slots; submissions
-    come before claims, so that whoever is woken ahead of a submission finds it."""
+    """The order within a turn.
+
+    Ends come first, so that a claim can use their slots; submissions come before claims, so that
+    whoever is woken ahead of a submission finds it.
+    """
 
     END = 0
     OTHER = 1
@@ -108,7 +111,7 @@ class SqlStore:
         rows, attempts = await self._database.read([statements.job_by_id(job_id), statements.attempts_of(job_id)])
         return job_from_row(rows[0], attempts=tuple(map(attempt_from_row, attempts))) if rows else None
 
-    async def list(self, wanted: JobFilter, *, limit: int, before: str | None) -> list[Job]:
+    async def page(self, wanted: JobFilter, *, limit: int, before: str | None) -> list[Job]:
         """Return at most `limit` jobs, newest first, older than the id `before`."""
         if _matches_nothing(wanted):
             return []
@@ -169,9 +172,7 @@ class SqlStore:
         ]
         return await self._write(steps, _read_claim, rank=_Rank.CLAIM)
 
-    async def finish(
-        self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime
-    ) -> JobStatus | None:
+    async def finish(self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime) -> JobStatus | None:
         """End the attempt that `job` is, if the row still says so."""
         fenced = fenced_row(job, transition, now=now)
         steps = statements.finish_attempt(fenced=fenced, attempt=attempt_row(attempt))
@@ -212,9 +213,7 @@ class SqlStore:
 
     # --- turns ----------------------------------------------------------------------------------
 
-    async def _write(
-        self, steps: Sequence[Step], read: Callable[[Answers], T], *, rank: _Rank = _Rank.OTHER
-    ) -> T:
+    async def _write(self, steps: Sequence[Step], read: Callable[[Answers], T], *, rank: _Rank = _Rank.OTHER) -> T:
         """Add steps to the next turn and wait for their answers.
 
         A caller that is cancelled leaves its steps behind: they are run, or not, as a whole.
@@ -224,7 +223,8 @@ class SqlStore:
         part = _Part(rank, steps, read, asyncio.get_running_loop().create_future())
         self._gathered.append(part)
         self._wake.set()
-        return await part.answer
+        answer: T = await part.answer
+        return answer
 
     async def _run_turns(self) -> None:
         while self._turns is not None or self._gathered:
@@ -245,7 +245,7 @@ class SqlStore:
                     await self._turn([part])
             else:
                 _fail(parts[0], error)
-        except Exception as error:  # noqa: BLE001 - it is the caller's to see, and the next turn's not to mind
+        except Exception as error:
             for part in parts:
                 _fail(part, error)
         else:

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
 from asyncjobs.model.job import FINAL, JobStatus
@@ -277,12 +278,12 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 def _step(statement: ClauseElement, *, returns: bool = False) -> Step:
     compiled = statement.compile(dialect=_named_sqlite(), compile_kwargs={"render_postcompile": True})
-    return Step(str(compiled), [dict(compiled.params)], returns)
+    return Step(str(compiled), [dict[str, Any](compiled.params or {})], returns)
 
 
 @cache
-def _named_sqlite() -> sqlite.dialect:
-    return sqlite.dialect(paramstyle="named")
+def _named_sqlite() -> Dialect:
+    return sqlite.dialect(paramstyle="named")  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
 
 
 # --- engines ------------------------------------------------------------------------------------

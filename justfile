@@ -1,0 +1,29 @@
+# What is green before every commit, and what CI runs.
+default: check
+
+# Format, lint, types, import contracts, tests.
+check: format lint types imports test
+
+format:
+    uv run ruff format .
+
+lint:
+    uv run ruff format --check .
+    uv run ruff check .
+
+types:
+    uv run mypy
+    uv run pyright
+
+imports:
+    uv run lint-imports
+
+test:
+    uv run pytest
+
+# The tests whose nature is to last, at full length.
+soak seconds="60":
+    ASYNCJOBS_TEST_SECONDS={{seconds}} uv run pytest -m soak -s -p no:randomly
+
+bench:
+    uv run benchmarks/run.py

@@ -1,0 +1,35 @@
+"""What type checkers must say of the public API; run by mypy, never imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+from asyncjobs import Job, JobClient, JobEngine, JobHandle, job
+
+
+@job
+def plain(path: Path, width: int = 200) -> str:
+    return str(path) * width
+
+
+@job(name="called", max_workers=4, timeout=30, transient_error_classes=[ConnectionError])
+async def called(x: int) -> list[int]:
+    return [x]
+
+
+async def use(client: JobClient, engine: JobEngine) -> None:
+    assert_type(plain(Path("a")), str)
+    assert_type(await called(3), list[int])
+    assert_type(await client.submit(plain, Path("cat.png"), width=320), JobHandle[str])
+    assert_type(await engine.submit(called, 3), JobHandle[list[int]])
+    assert_type(await (await engine.submit(called, 3)).result(timeout=60), list[int])
+    assert_type(await engine.submit(plain.using(timeout=5), Path("a")), JobHandle[str])
+    assert_type(await engine.submit_many([called.bind(1), called.bind(2)]), list[JobHandle[list[int]]])
+    assert_type(await engine.wait("id"), Job)
+    await client.submit(plain, 3)  # type: ignore[arg-type]
+    await client.submit(plain, Path("a"), widht=3)  # type: ignore[call-arg]
+    await client.submit(called)  # type: ignore[call-arg]
+    called.bind("x")  # type: ignore[arg-type]
+    job(max_workers="4")  # type: ignore[call-overload]
+    job(isolation="thread")  # type: ignore[call-overload]
