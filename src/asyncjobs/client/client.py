@@ -306,10 +306,14 @@ class JobClient:
     def handle(self, job_id: str) -> JobHandle[Any]:
         """Return a handle on a job by its id, such as a web page knows it; nothing is looked up.
 
-        Its `result()` is plain JSON, since the name, and so the annotation, is not known here.
+        Its `result()` is converted by the return annotation if the job's name is registered here.
         """
         job = Job(id=job_id, name="", params_json="{}", created_at=_EPOCH, run_at=_EPOCH)
         return JobHandle(self, job, None)
+
+    def definition(self, name: str) -> JobDefinition[..., Any] | None:
+        """Return what is registered under a name here, or None."""
+        return self._registry.get(name) if name in self._registry else None
 
     async def get(self, job_id: str) -> Job:
         """Return the job's record as it is now, with its attempts.

@@ -44,7 +44,8 @@ class JobHandle(Generic[R]):
             TimeoutError: the wait was over first; the job goes on.
             JobNotFound: the job was deleted.
         """
-        return cast(R, _value(await self._client.end_of(self.id, timeout=timeout), self._definition))
+        job = await self._client.end_of(self.id, timeout=timeout)
+        return cast(R, _value(job, self._definition or self._client.definition(job.name)))
 
     async def wait(self, timeout: float | None = None) -> Job:
         """Wait for the end, whatever it is, and return the final record.
