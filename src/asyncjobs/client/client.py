@@ -479,10 +479,9 @@ def _innermost(error: BaseException) -> BaseException:
 def _statuses(status: Any) -> tuple[JobStatus, ...] | None:
     if status is None:
         return None
-    given = (status,) if isinstance(status, str) else tuple(status)
     try:
-        return tuple(JobStatus(each) for each in given)
-    except ValueError:
+        return tuple(JobStatus(each) for each in ((status,) if isinstance(status, str) else status))
+    except (ValueError, TypeError):
         choices = ", ".join(JobStatus)
         raise InvalidOptions(f"status must be of {choices}, not {status!r}") from None
 
@@ -490,10 +489,10 @@ def _statuses(status: Any) -> tuple[JobStatus, ...] | None:
 def _names(name: Any) -> tuple[str, ...] | None:
     if name is None:
         return None
-    given = (name,) if isinstance(name, str) else tuple(name)
-    if not all(isinstance(each, str) for each in given):
+    given = (name,) if isinstance(name, str) else name
+    if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
         raise InvalidOptions(f"name takes one or several job names, not {name!r}")
-    return given
+    return tuple(given)
 
 
 def _aware(option: str, moment: Any) -> datetime | None:

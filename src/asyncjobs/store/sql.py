@@ -108,8 +108,7 @@ class SqlStore:
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job with its attempts, or None."""
-        rows, attempts = await self._database.read([statements.job_by_id(job_id), statements.attempts_of(job_id)])
-        return job_from_row(rows[0], attempts=tuple(map(attempt_from_row, attempts))) if rows else None
+        return _read_whole_job(await self._database.read(_whole_job(job_id)))
 
     async def page(self, wanted: JobFilter, *, limit: int, before: str | None) -> list[Job]:
         """Return at most `limit` jobs, newest first, older than the id `before`."""
@@ -153,14 +152,14 @@ class SqlStore:
         steps = [
             statements.cancel_waiting(job_id=job_id, error=error, now=micros(now)),
             statements.ask_running_to_cancel(job_id=job_id, now=micros(now)),
-            statements.job_by_id(job_id),
+            *_whole_job(job_id),
         ]
-        return await self._write(steps, _last_job)
+        return await self._write(steps, _read_whole_job)
 
     async def retry(self, job_id: str, *, now: datetime) -> Job | None:
         """Make a final job PENDING again."""
-        steps = [statements.retry_final(job_id=job_id, now=micros(now)), statements.job_by_id(job_id)]
-        return await self._write(steps, _last_job)
+        steps = [statements.retry_final(job_id=job_id, now=micros(now)), *_whole_job(job_id)]
+        return await self._write(steps, _read_whole_job)
 
     # --- attempts -------------------------------------------------------------------------------
 
@@ -266,8 +265,13 @@ def _nothing(_answers: Answers) -> None:
     return None
 
 
-def _last_job(answers: Answers) -> Job | None:
-    return job_from_row(answers[-1][0]) if answers[-1] else None
+def _whole_job(job_id: str) -> Sequence[Step]:
+    return statements.job_by_id(job_id), statements.attempts_of(job_id)
+
+
+def _read_whole_job(answers: Answers) -> Job | None:
+    rows, attempts = answers[-2:]
+    return job_from_row(rows[0], attempts=tuple(map(attempt_from_row, attempts))) if rows else None
 
 
 def _read_claim(answers: Answers) -> Claim:

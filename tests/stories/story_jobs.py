@@ -1,0 +1,172 @@
+"""The jobs of the stories, as an application would have them in a module."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from uuid import UUID
+
+from asyncjobs import Cancel, Retry, TransientError, current_job, job
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass
+class Order:
+    number: int
+    placed: datetime
+    total: Decimal
+    colours: tuple[Colour, ...] = ()
+
+
+class FlakyError(Exception):
+    class Worse(Exception):
+        pass
+
+
+class VeryFlakyError(FlakyError):
+    pass
+
+
+@job
+def add(a: int, b: int = 2) -> int:
+    return a + b
+
+
+@job(max_workers=8, isolation="inline")
+async def add_inline(a: int, b: int = 2) -> int:
+    return a + b
+
+
+@job
+async def add_slowly(a: int, b: int = 2) -> int:
+    await asyncio.sleep(0.01)
+    return a + b
+
+
+@job
+def echo_order(order: Order, key: UUID, day: date, folder: Path) -> tuple[Order, UUID, date, Path]:
+    return order, key, day, folder
+
+
+@job(name="any json", max_workers=2)
+def anything(value):
+    return value
+
+
+@job
+def length(text: str) -> int:
+    return len(text)
+
+
+@job
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@job(max_retries=2, transient_error_classes=[FlakyError, FlakyError.Worse])
+def flaky(file: Path, error: str, succeed_on: int) -> int:
+    attempt = current_job().attempt
+    with file.open("a") as lines:
+        print(attempt, time.time(), file=lines)
+    if attempt < succeed_on:
+        raise {
+            "listed": FlakyError("flaky"),
+            "subclass": VeryFlakyError("very flaky"),
+            "nested": FlakyError.Worse("worse"),
+            "transient": TransientError(OSError("the net")),
+            "retry": Retry(after=0.01),
+            "other": RuntimeError("no"),
+        }[error]
+    return attempt
+
+
+@job(timeout=0.3)
+def sleep_past_the_timeout() -> None:
+    time.sleep(60)
+
+
+@job(timeout=0.3, retry_on=["timeout"], max_retries=1)
+def sleep_on_the_first_attempt() -> int:
+    if current_job().attempt == 1:
+        time.sleep(60)
+    return current_job().attempt
+
+
+@job(retry_on=["crash"], max_retries=1)
+def crash_on_the_first_attempt() -> int:
+    if current_job().attempt == 1:
+        os._exit(7)
+    return current_job().attempt
+
+
+@job
+def give_up(reason: str) -> None:
+    raise Cancel(reason)
+
+
+@job(max_workers=4)
+def wait_for(file: Path) -> str:
+    """Say that it runs, then wait for the file to vanish."""
+    file.with_suffix(".running").write_text(f"{os.getpid()}")
+    while file.exists():
+        time.sleep(0.005)
+    return "done"
+
+
+@job(max_workers=4)
+def tidy_up(file: Path) -> None:
+    file.write_text("running")
+    try:
+        time.sleep(60)
+    finally:
+        file.write_text("tidied")
+
+
+@job(max_workers=2)
+def note(file: Path, word: str) -> None:
+    with file.open("a") as lines:
+        print(word, file=lines)
+
+
+@job
+def environment(name: str) -> str | None:
+    return os.environ.get(name)
+
+
+@job
+def who() -> tuple[str, str, int]:
+    me = current_job()
+    return me.id, me.name, me.attempt
+
+
+@job
+def talk() -> None:
+    print("to stdout")
+    os.write(2, b"to stderr\n")
+
+
+@job
+def nonsense() -> object:
+    return {"deep": [object()]}
+
+
+@job
+def long_text(size: int) -> str:
+    return "x" * size
+
+
+def not_a_job() -> None:
+    pass
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,133 @@
+"""Jobs defined where people first define them: in the script that they run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from pathlib import Path
+
+SCRIPT = textwrap.dedent(
+    """
+    import asyncio, sys
+    from pathlib import Path
+    from dataclasses import dataclass
+    from asyncjobs import JobEngine, job
+
+    @dataclass
+    class Point:
+        x: int
+        y: int
+
+    @job
+    def mirror(point: Point) -> Point:
+        assert __name__ == "__asyncjobs_main__"
+        return Point(point.y, point.x)
+
+    async def main():
+        async with JobEngine("sqlite:///jobs.db", jobs=[mirror]) as engine:
+            print(await (await engine.submit(mirror, Point(1, 2))).result(timeout=30))
+
+    if __name__ == "__main__":
+        asyncio.run(main())
+    """
+)
+
+
+async def run(*command: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *command,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_a_job_of_a_script_run_by_path_works(tmp_path: Path) -> None:
+    """D33."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+
+    code, out, err = await run("script.py", cwd=tmp_path)
+
+    assert (code, out) == (0, "Point(x=2, y=1)\n"), err
+
+
+async def test_a_job_of_a_module_run_by_name_works(tmp_path: Path) -> None:
+    """D33."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "sibling.py").write_text("NAME = 'sibling'\n")
+    (package / "script.py").write_text(SCRIPT + "\nfrom . import sibling\n")
+
+    code, out, err = await run("-m", "package.script", cwd=tmp_path)
+
+    assert (code, out) == (0, "Point(x=2, y=1)\n"), err
+
+
+async def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.replace('if __name__ == "__main__":\n    asyncio', "asyncio"))
+
+    code, _out, err = await run("script.py", cwd=tmp_path)
+
+    assert code != 0
+    assert 'if __name__ == "__main__":' in err
+
+
+async def test_a_job_of_a_repl_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    code, _out, err = await run("-c", SCRIPT, cwd=tmp_path)
+
+    assert code != 0
+    assert "move it into a module" in err
+
+
+async def test_an_inline_job_works_in_a_repl(tmp_path: Path) -> None:
+    inline = SCRIPT.replace("@job\n", "@job(isolation='inline')\n").replace('assert __name__ == "__asyncjobs_main__"', "")
+
+    code, out, err = await run("-c", inline, cwd=tmp_path)
+
+    assert (code, out) == (0, "Point(x=2, y=1)\n"), err
+
+
+async def test_ctrl_c_ends_a_script_cleanly(tmp_path: Path) -> None:
+    slow = SCRIPT.replace("return Point", "import time; print('running', flush=True); time.sleep(60); return Point")
+    (tmp_path / "script.py").write_text(slow.replace("async def main():", LISTEN + "\nasync def main():"))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "script.py",
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    async with asyncio.timeout(60):
+        async for line in process.stderr:
+            if b"running" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _out, err = await process.communicate()
+
+    assert process.returncode != 0
+    assert err.decode().strip().splitlines()[-1] == "KeyboardInterrupt"
+    assert "never retrieved" not in err.decode()
+
+
+LISTEN = "import logging; logging.basicConfig(level='INFO')\n"
+
+
+async def test_fork_and_reuse_run_as_spawn_with_one_warning(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.replace("@job\n", "@job(isolation='fork')\n"))
+
+    code, out, err = await run("script.py", cwd=tmp_path)
+
+    assert (code, out) == (0, "Point(x=2, y=1)\n"), err
+    assert err.count("isolation='fork'") == 1
