@@ -229,7 +229,7 @@ class Worker:
         transition = decide(
             job,
             ended.outcome,
-            retry_after=_retry_after(job),
+            retry_after=_retry_after(job, ended.outcome),
             interruption_budget=self.around.interruption_budget,
             now=now,
         )
@@ -321,13 +321,15 @@ def attempt_record(
     )
 
 
-def _retry_after(job: Job) -> timedelta:
+def _retry_after(job: Job, outcome: Outcome) -> timedelta:
+    if not getattr(outcome, "transient", False):
+        return timedelta(0)
     wait = backoff(
         job.retry_count + 1,
         base=timedelta(seconds=job.retry_delay),
         limit=timedelta(seconds=job.retry_max_delay),
     )
-    return wait * (1 + random.random() * JITTER)
+    return wait * (1 + random.random() * JITTER)  # it spreads retries, it hides nothing
 
 
 def _ask(held: Running, why: Canceled | Interrupted) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from asyncjobs.model.outcome import Canceled, Interrupted, Outcome, ProcessReport
@@ -30,7 +30,7 @@ class Ended:
     """How an attempt ended. While `busy` is not done, its slot can't be used again."""
 
     outcome: Outcome
-    process: ProcessReport = ProcessReport()
+    process: ProcessReport = field(default_factory=ProcessReport)
     busy: asyncio.Future[None] | None = None
 
 

@@ -14,19 +14,21 @@ and the dear ones only when they are needed. It runs under other interpreters to
 
 from __future__ import annotations
 
-import _signal
 import faulthandler
 import posix
 import sys
-from _frozen_importlib_external import SourceFileLoader  # type: ignore[import-not-found]
+from _frozen_importlib_external import SourceFileLoader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Callable
     from types import CodeType, ModuleType
     from typing import Any
 
     Reply = tuple[dict[str, Any], str, int]  # header, result text, exit code
+else:
+    import _signal
 
 current: dict[str, Any] | None = None
 """The request of the job that runs here; `asyncjobs.current_job()` reads it."""
@@ -77,10 +79,10 @@ def _bind_to(parent: int) -> None:
         try:
             import _ctypes
 
-            prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[attr-defined]
+            prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
 
             def call(option: int, value: int) -> None:
-                _ctypes.call_function(prctl, (option, value, 0, 0, 0))  # type: ignore[attr-defined]
+                _ctypes.call_function(prctl, (option, value, 0, 0, 0))
 
         except (ImportError, AttributeError, OSError):
             import ctypes
@@ -117,7 +119,7 @@ def _run(request: dict[str, Any], params: str) -> Reply:
         if stage != "exception":
             return {"ok": False, "kind": stage, "class_name": None, "message": str(error), "mro": []}, "", 1
         return _failed(error, stage)
-    except BaseException as error:  # noqa: BLE001 - whatever ends the function is its failure
+    except BaseException as error:  # whatever ends the function is its failure
         return _failed(error, stage)
 
 
@@ -131,7 +133,7 @@ def _prepare(request: dict[str, Any]) -> None:
         import site
 
         site.main()
-    builtins.exit = builtins.quit = sys.exit  # what `site` would have added
+    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what `site` would have added
     sys.path[:] = request["path"]
     sys.argv[:] = request["argv"]
     sys.prefix, sys.exec_prefix = request["prefixes"]
@@ -180,11 +182,11 @@ def _main_again(main: dict[str, str]) -> ModuleType:
         module.__loader__ = loader
         module.__package__ = ""
     sys.modules[MAIN_AGAIN] = sys.modules["__main__"] = module
-    exec(code, module.__dict__)
+    exec(code, module.__dict__)  # type: ignore[arg-type]
     return module
 
 
-def _code_of_module(module: ModuleType, name: str) -> CodeType:
+def _code_of_module(module: ModuleType, name: str) -> CodeType | None:
     from importlib import machinery, util
 
     spec = machinery.PathFinder.find_spec(name) if name == "__main__" else util.find_spec(name)
@@ -217,7 +219,7 @@ def _awaited(coroutine: Any) -> Any:
     async def outermost() -> Any:
         global _cancel
         loop = asyncio.get_running_loop()
-        task = asyncio.current_task()
+        task: Any = asyncio.current_task()
 
         def cancel() -> None:
             loop.call_soon_threadsafe(task.cancel)  # from a signal handler: the loop must wake up
@@ -260,7 +262,7 @@ def _failed(error: BaseException, kind: str) -> Reply:
             code = failure.exit_code(error)
         own_files = {__file__, _codec.__file__}
         return failure.described(error, kind=kind, own_files=own_files), "", code
-    except BaseException:  # noqa: BLE001 - memory or descriptors are used up: its name must do
+    except BaseException:  # memory or descriptors are used up: its name must do
         return {"ok": False, "kind": kind, "class_name": type(error).__qualname__, "message": "", "mro": []}, "", 1
 
 
@@ -285,7 +287,7 @@ def _finish() -> int:
         if module in sys.modules:
             try:
                 getattr(sys.modules[module], function)()
-            except BaseException as error:  # noqa: BLE001 - as at a normal end, it is shown and goes no further
+            except BaseException as error:  # as at a normal end, it is shown and goes no further
                 sys.excepthook(type(error), error, error.__traceback__)
     _flush()
     return _sweep()
@@ -295,14 +297,14 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except BaseException:  # noqa: BLE001, S110 - closed, or replaced by anything: nobody is left to tell
+        except BaseException:  # closed, or replaced by anything: nobody is left to tell
             pass
 
 
 def _say(text: str) -> None:
     try:
         sys.stderr.write(f"asyncjobs: {text}\n")
-    except BaseException:  # noqa: BLE001, S110 - closed as well
+    except BaseException:  # closed as well
         pass
 
 
@@ -311,14 +313,14 @@ def _sweep() -> int:
     if not hasattr(posix, "waitid") or not _has_children():
         return 0  # on macOS the engine kills the process group
     # The tracker of multiprocessing ends by itself, after it has cleaned up.
-    tracker = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
+    tracker: Any = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     keep = () if getattr(tracker, "_pid", None) is None else (tracker._pid,)
     try:
         killed = _load("tree").kill_descendants(_own_pid, keep=keep)
         if keep:
             tracker._stop()
         _reap()
-    except BaseException:  # noqa: BLE001 - no memory or descriptor left: the engine will sweep
+    except BaseException:  # no memory or descriptor left: the engine will sweep
         return -1
     return killed  # type: ignore[no-any-return]
 

@@ -64,7 +64,7 @@ def message_of(error: Any) -> str:
         return f"exited with code {_shown_code(error.code)} (SystemExit)"
     try:
         text = str(error)
-    except BaseException as problem:  # noqa: BLE001 - whatever the job's own __str__ raises
+    except BaseException as problem:  # whatever the job's own __str__ raises
         text = f"<its str() raised {type(problem).__qualname__}>"
     return shortened(text, LONGEST_MESSAGE)
 
@@ -92,7 +92,7 @@ def traceback_text(error: BaseException, own_files: Collection[str]) -> str | No
         frames = _outside(error.__traceback__, own_files)
         lines = traceback.format_exception(type(error), error, frames)
         text = "".join(lines).replace(MAIN_AGAIN, "__main__")
-    except BaseException:  # noqa: BLE001 - foreign code is asked for its source, its str, its repr
+    except BaseException:  # foreign code is asked for its source, its str, its repr
         return None
     return shortened(text, LONGEST_TRACEBACK)
 
@@ -128,4 +128,3 @@ def _shown_code(code: object) -> str:
     if code is None:
         return "0"
     return str(code) if isinstance(code, int) else message_of(code)
-

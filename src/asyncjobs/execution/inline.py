@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from asyncjobs import codec
 from asyncjobs.context import JobContext, inline_context
@@ -86,10 +85,10 @@ class _Attempt:
         try:
             arguments = self.arguments()
             stage = "exception"
-            value = await cast("Callable[..., Any]", self.definition.function)(**arguments)
+            value = await self.definition.function(**arguments)
             stage = "result"
             return self.succeeded(value)
-        except BaseException as error:  # noqa: BLE001 - SystemExit would stop the engine's loop
+        except BaseException as error:  # SystemExit would stop the engine's loop
             return self.failed(error, stage)
 
     def call(self) -> Outcome:
@@ -103,7 +102,7 @@ class _Attempt:
                 value = asyncio.run(value)
             stage = "result"
             return self.succeeded(value)
-        except BaseException as error:  # noqa: BLE001 - the thread's outcome
+        except BaseException as error:  # the thread's outcome
             return self.failed(error, stage)
 
 
@@ -183,7 +182,12 @@ def _outcome(task: asyncio.Task[Outcome]) -> Outcome:
 
 def _done_with(future: asyncio.Future[Outcome]) -> asyncio.Future[None]:
     busy: asyncio.Future[None] = future.get_loop().create_future()
-    future.add_done_callback(lambda _: busy.done() or busy.set_result(None))
+
+    def settle(_: asyncio.Future[Outcome]) -> None:
+        if not busy.done():
+            busy.set_result(None)
+
+    future.add_done_callback(settle)
     return busy
 
 

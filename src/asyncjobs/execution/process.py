@@ -65,6 +65,7 @@ class SpawnRunner:
         if asked.done():
             return Ended(asked.result())
         self._standbys.begin()
+        problem = ""
         try:
             for _ in range(_MOST_STARTS):
                 process = self._standbys.take() or await self._start()
@@ -144,9 +145,7 @@ class SpawnRunner:
         gone = await process.wait(grace) or await process.kill()
         return await self._ended(process, outcome, _reply(process)[0], gone=gone)
 
-    async def _ended(
-        self, process: SpawnedProcess, outcome: Outcome, reply: Reply | None, *, gone: bool
-    ) -> Ended:
+    async def _ended(self, process: SpawnedProcess, outcome: Outcome, reply: Reply | None, *, gone: bool) -> Ended:
         """Sweep where the process has not done so itself, and report."""
         swept = 0
         if reply is None or reply.leftovers or process.killed:

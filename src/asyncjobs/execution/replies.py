@@ -59,9 +59,7 @@ def failed(header: dict[str, Any], definition: JobDefinition[..., object]) -> Fa
     )
 
 
-def crashed(
-    definition: JobDefinition[..., object], how: str, *, stderr_tail: str = ""
-) -> Crashed:
+def crashed(definition: JobDefinition[..., object], how: str, *, stderr_tail: str = "") -> Crashed:
     """Return the outcome of a process that ended without a reply to be trusted."""
     reason = f"{how}\nThe end of its stderr:\n{stderr_tail}" if stderr_tail else how
     return Crashed(reason=reason, transient="crash" in definition.retry_on)

@@ -16,6 +16,7 @@ from asyncjobs.execution import NotStarted
 from asyncjobs.execution.spawned import SpawnedProcess
 
 IDLE = 60.0
+_LEAVING = 1.0
 _SETTLING = 0.02  # an attempt has the processors to itself that long before its successor is booted
 
 
@@ -76,9 +77,7 @@ class Standbys:
             starting.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)
         self._dismiss_all()
-        for process in list(self._leaving):
-            if not await process.wait(2.0):
-                await process.kill()
+        await asyncio.gather(*map(_see_out, self._leaving))
 
     def _refill(self) -> None:
         if self._refill_timer is not None:
@@ -121,6 +120,11 @@ class Standbys:
             return
         self._leaving.add(process)
         process.channel.close()
+
+
+async def _see_out(process: SpawnedProcess) -> None:
+    if not await process.wait(_LEAVING):
+        await process.kill()
 
 
 def _processors() -> int:

@@ -11,7 +11,7 @@ Ts = TypeVarTuple("Ts")
 R = TypeVar("R")
 
 
-def in_thread(function: Callable[[Unpack[Ts]], R], *args: Unpack[Ts], name: str) -> asyncio.Future[R]:
+def in_thread(function: Callable[[Unpack[Ts]], R], *args: *Ts, name: str) -> asyncio.Future[R]:
     """Run a function in a daemon thread of its own; the future has what it returns or raises.
 
     Cancelling the future does not stop the thread, and a loop that closes does not wait for it.
@@ -35,7 +35,7 @@ def in_thread(function: Callable[[Unpack[Ts]], R], *args: Unpack[Ts], name: str)
         problem: BaseException | None = None
         try:
             result = function(*args)
-        except BaseException as error:  # noqa: BLE001 - handed to whoever awaits the future
+        except BaseException as error:  # handed to whoever awaits the future
             problem = error
         try:
             loop.call_soon_threadsafe(settle, result, problem)

@@ -22,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-TOKEN_VARIABLE = "ASYNCJOBS_PROCESS"  # noqa: S105
+TOKEN_VARIABLE = "ASYNCJOBS_PROCESS"
 LINUX = sys.platform == "linux"
 _TICKS = os.sysconf("SC_CLK_TCK")
 _DEAD = ("Z", "X", "x")
@@ -31,7 +31,7 @@ _DEAD = ("Z", "X", "x")
 class Process:
     """A line of the process table; `started` is in seconds since boot, `cpu_time` in seconds."""
 
-    __slots__ = ("cpu_time", "pid", "pgid", "ppid", "session", "started", "state")
+    __slots__ = ("cpu_time", "pgid", "pid", "ppid", "session", "started", "state")
 
     def __init__(self, pid: int, stat: bytes) -> None:
         # The name of the program stands in parentheses and may itself contain spaces and parentheses.

@@ -224,7 +224,7 @@ class SqliteDatabase:
             Step(
                 "CREATE TABLE IF NOT EXISTS asyncjobs_schema "
                 "(version INTEGER NOT NULL PRIMARY KEY, applied_at INTEGER NOT NULL)",
-                [{}],
+                [()],
             )
         ]
         for number, statements in steps:
@@ -233,11 +233,11 @@ class SqliteDatabase:
             # The insert comes first: it fails where another starter has been quicker.
             script.append(
                 Step(
-                    "INSERT INTO asyncjobs_schema VALUES (:version, :now)",
-                    [{"version": number, "now": time.time_ns() // 1000}],
+                    "INSERT INTO asyncjobs_schema VALUES (?, ?)",
+                    [(number, time.time_ns() // 1000)],
                 )
             )
-            script += [Step(statement, [{}]) for statement in statements]
+            script += [Step(statement, [()]) for statement in statements]
         try:
             await self._turn(script)
         except sqlite3.IntegrityError:

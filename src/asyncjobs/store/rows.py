@@ -46,7 +46,7 @@ def micros(instant: datetime) -> int:
 
 def instant(stored: int) -> datetime:
     """Return the UTC datetime of stored microseconds, exactly."""
-    return _EPOCH + timedelta(microseconds=stored)
+    return _EPOCH + timedelta(0, 0, stored)
 
 
 def id_bound(moment: datetime, *, after: bool = False) -> str:

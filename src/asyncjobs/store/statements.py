@@ -6,9 +6,11 @@ stands beside it under the same name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
@@ -35,8 +37,37 @@ class Step:
     """
 
     sql: str
-    parameters: Sequence[dict[str, Any]]
+    parameters: Sequence[Row]
     returns: bool = False
+
+
+class Statement:
+    """A statement written with named parameters (`:id`) and sent with numbered ones.
+
+    Numbered ones are bound at a third of the cost: the driver looks each name up anew in each run.
+    """
+
+    def __init__(self, text: str, *, returns: bool = False) -> None:
+        names: list[str] = []
+
+        def number(found: re.Match[str]) -> str:
+            if found[1] not in names:
+                names.append(found[1])
+            return f"?{names.index(found[1]) + 1}"
+
+        self.sql = re.sub(r":(\w+)", number, text)
+        self._returns = returns
+        self._in_order: Callable[[dict[str, Any]], Row] = _picker(names)
+
+    def step(self, *rows: dict[str, Any]) -> Step:
+        """Return the step that runs it with these parameters, once for each row of them."""
+        return Step(self.sql, [self._in_order(row) for row in rows], self._returns)
+
+
+def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Row]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda row: tuple(row[name] for name in names)
 
 
 FINAL_STATUSES = tuple(sorted(str(status) for status in FINAL))
@@ -47,24 +78,21 @@ _QUALIFIED = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS)
 # --- submit -------------------------------------------------------------------------------------
 
 _INSERTED = (*JOB_COLUMNS, "env")
-_INSERT_JOB = (
+_INSERT_JOB = Statement(
     f"INSERT INTO jobs ({', '.join(_INSERTED)}) VALUES ({', '.join(':' + each for each in _INSERTED)}) "
     "ON CONFLICT DO NOTHING"
 )
+_JOB_WITH_KEY = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE name = :name AND key = :key", returns=True)
 
 
 def insert_jobs(rows: Sequence[dict[str, Any]]) -> Step:
     """Write jobs; one whose id or key is there already changes nothing."""
-    return Step(_INSERT_JOB, rows)
+    return _INSERT_JOB.step(*rows)
 
 
 def jobs_with_keys(keys: Sequence[tuple[str, str]]) -> Step:
     """Read the jobs that hold these (name, key) pairs."""
-    return Step(
-        f"SELECT {_COLUMNS} FROM jobs WHERE name = :name AND key = :key",
-        [{"name": name, "key": key} for name, key in keys],
-        returns=True,
-    )
+    return _JOB_WITH_KEY.step(*({"name": name, "key": key} for name, key in keys))
 
 
 # --- claim --------------------------------------------------------------------------------------
@@ -84,7 +112,8 @@ WITH RECURSIVE level(priority) AS (
 # CROSS JOIN keeps SQLite from turning the loops round; the inner one walks jobs_waiting in order, so
 # that LIMIT takes the highest priority, the earliest run_at and the first submitted. The plus sign
 # keeps it from looking for the rows by their status instead of by seq.
-_CLAIM = f"""{_LEVELS}
+_CLAIM = Statement(
+    f"""{_LEVELS}
 UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, engine_id = :engine_id,
     started_at = :now, finished_at = NULL
 WHERE +status = 'PENDING' AND seq IN (
@@ -94,28 +123,33 @@ WHERE +status = 'PENDING' AND seq IN (
     LIMIT :limit
 )
 RETURNING seq, env, {_COLUMNS}
-"""
+""",
+    returns=True,
+)
 
-_NEXT_RUN_AT = f"""{_LEVELS}
+_NEXT_RUN_AT = Statement(
+    f"""{_LEVELS}
 SELECT min((SELECT min(run_at) FROM jobs
             WHERE status = 'PENDING' AND name = :name AND priority = level.priority))
 FROM level
-"""
+""",
+    returns=True,
+)
 
 
 def claim_jobs(*, name: str, limit: int, engine_id: str, now: int) -> Step:
     """PENDING and due → RUNNING under `engine_id`, attempt + 1; rows in no order."""
-    return Step(_CLAIM, [{"name": name, "limit": limit, "engine_id": engine_id, "now": now}], returns=True)
+    return _CLAIM.step({"name": name, "limit": limit, "engine_id": engine_id, "now": now})
 
 
 def next_run_at(*, name: str) -> Step:
     """Read the earliest `run_at` that waits under this name, or NULL."""
-    return Step(_NEXT_RUN_AT, [{"name": name}], returns=True)
+    return _NEXT_RUN_AT.step({"name": name})
 
 
 # --- finish -------------------------------------------------------------------------------------
 
-_FINISH = """
+_FINISH = Statement("""
 UPDATE jobs SET
     status = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE :status END,
     result = :result, error = :error, retry_count = :retry_count, interruptions = :interruptions,
@@ -123,12 +157,12 @@ UPDATE jobs SET
     started_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE started_at END,
     finished_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE :now END
 WHERE id = :id AND status = 'RUNNING' AND attempt = :attempt AND engine_id = :engine_id
-"""
-_STATUS_NOW = "SELECT status FROM jobs WHERE id = :id AND attempt = :attempt"
+""")
+_STATUS_NOW = Statement("SELECT status FROM jobs WHERE id = :id AND attempt = :attempt", returns=True)
 
 _ATTEMPT_COLUMNS = tuple(column.name for column in job_attempts.columns)
 # Right after _FINISH, in its transaction: changes() is 1 if that one changed its row, else 0.
-_INSERT_ATTEMPT = (
+_INSERT_ATTEMPT = Statement(
     f"INSERT OR IGNORE INTO job_attempts ({', '.join(_ATTEMPT_COLUMNS)}) "
     f"SELECT {', '.join(':' + each for each in _ATTEMPT_COLUMNS)} WHERE changes() = 1"
 )
@@ -140,41 +174,42 @@ def finish_attempt(*, fenced: dict[str, Any], attempt: dict[str, Any]) -> list[S
     A third step reads the status where it may have become another than asked for. (RETURNING would
     say it too, and costs as much as the whole update.)
     """
-    steps = [Step(_FINISH, [fenced]), Step(_INSERT_ATTEMPT, [attempt])]
+    steps = [_FINISH.step(fenced), _INSERT_ATTEMPT.step(attempt)]
     if fenced["status"] == "PENDING":
-        steps.append(Step(_STATUS_NOW, [fenced], returns=True))
+        steps.append(_STATUS_NOW.step(fenced))
     return steps
 
 
 # --- cancel, retry, delete ----------------------------------------------------------------------
 
 
+_CANCEL_WAITING = Statement(
+    "UPDATE jobs SET status = 'CANCELED', finished_at = :now, cancel_requested_at = :now, error = :error "
+    "WHERE id = :id AND status = 'PENDING'"
+)
+_ASK_RUNNING = Statement(
+    "UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, :now) WHERE id = :id AND status = 'RUNNING'"
+)
+_RETRY_FINAL = Statement(
+    "UPDATE jobs SET status = 'PENDING', run_at = :now, retry_count = 0, interruptions = 0, result = NULL, "
+    "error = NULL, engine_id = NULL, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL "
+    f"WHERE id = :id AND status IN {FINAL_STATUSES}"
+)
+
+
 def cancel_waiting(*, job_id: str, error: str, now: int) -> Step:
     """PENDING → CANCELED."""
-    return Step(
-        "UPDATE jobs SET status = 'CANCELED', finished_at = :now, cancel_requested_at = :now, error = :error "
-        "WHERE id = :id AND status = 'PENDING'",
-        [{"id": job_id, "now": now, "error": error}],
-    )
+    return _CANCEL_WAITING.step({"id": job_id, "now": now, "error": error})
 
 
 def ask_running_to_cancel(*, job_id: str, now: int) -> Step:
     """RUNNING stays, with the time of the first wish to cancel it."""
-    return Step(
-        "UPDATE jobs SET cancel_requested_at = coalesce(cancel_requested_at, :now) "
-        "WHERE id = :id AND status = 'RUNNING'",
-        [{"id": job_id, "now": now}],
-    )
+    return _ASK_RUNNING.step({"id": job_id, "now": now})
 
 
 def retry_final(*, job_id: str, now: int) -> Step:
     """A final status → PENDING and due now, its budgets whole again; attempts go on counting."""
-    return Step(
-        "UPDATE jobs SET status = 'PENDING', run_at = :now, retry_count = 0, interruptions = 0, result = NULL, "
-        "error = NULL, engine_id = NULL, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL "
-        f"WHERE id = :id AND status IN {FINAL_STATUSES}",
-        [{"id": job_id, "now": now}],
-    )
+    return _RETRY_FINAL.step({"id": job_id, "now": now})
 
 
 def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
@@ -199,46 +234,46 @@ def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
 # --- read ---------------------------------------------------------------------------------------
 
 
+_JOB_BY_ID = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id", returns=True)
+_ATTEMPTS_OF = Statement(
+    f"SELECT {', '.join(_ATTEMPT_COLUMNS)} FROM job_attempts WHERE job_id = :id ORDER BY attempt", returns=True
+)
+_ENDED_AMONG = Statement(
+    f"SELECT {_QUALIFIED} FROM json_each(:ids) CROSS JOIN jobs ON jobs.id = json_each.value "
+    f"WHERE jobs.status IN {FINAL_STATUSES}",
+    returns=True,
+)
+_MISSING_AMONG = Statement(
+    "SELECT value FROM json_each(:ids) WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id = value)", returns=True
+)
+_RUNNING_UNDER = Statement(
+    f"SELECT {_COLUMNS} FROM jobs WHERE status = 'RUNNING' AND engine_id = :engine_id", returns=True
+)
+
+
 def job_by_id(job_id: str) -> Step:
     """Read one job."""
-    return Step(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id", [{"id": job_id}], returns=True)
+    return _JOB_BY_ID.step({"id": job_id})
 
 
 def attempts_of(job_id: str) -> Step:
     """Read a job's attempts, the first first."""
-    return Step(
-        f"SELECT {', '.join(_ATTEMPT_COLUMNS)} FROM job_attempts WHERE job_id = :id ORDER BY attempt",
-        [{"id": job_id}],
-        returns=True,
-    )
+    return _ATTEMPTS_OF.step({"id": job_id})
 
 
 def ended_among(ids_json: str) -> Step:
-    """Read those of the ids that have a final status."""
-    return Step(
-        f"SELECT {_QUALIFIED} FROM json_each(:ids) CROSS JOIN jobs ON jobs.id = json_each.value "
-        f"WHERE jobs.status IN {FINAL_STATUSES}",
-        [{"ids": ids_json}],
-        returns=True,
-    )
+    """Read those of the ids, a JSON list, that have a final status."""
+    return _ENDED_AMONG.step({"ids": ids_json})
 
 
 def missing_among(ids_json: str) -> Step:
-    """Read those of the ids that no job has."""
-    return Step(
-        "SELECT value FROM json_each(:ids) WHERE value NOT IN (SELECT id FROM jobs WHERE id = value)",
-        [{"ids": ids_json}],
-        returns=True,
-    )
+    """Read those of the ids, a JSON list, that no job has."""
+    return _MISSING_AMONG.step({"ids": ids_json})
 
 
 def running_under(engine_id: str) -> Step:
     """Read the jobs that an engine runs, by jobs_running."""
-    return Step(
-        f"SELECT {_COLUMNS} FROM jobs WHERE status = 'RUNNING' AND engine_id = :engine_id",
-        [{"engine_id": engine_id}],
-        returns=True,
-    )
+    return _RUNNING_UNDER.step({"engine_id": engine_id})
 
 
 def newest_jobs(wanted: JobFilter, *, status: JobStatus | None, limit: int, before: str | None) -> Step:
@@ -277,13 +312,15 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
 
 
 def _step(statement: ClauseElement, *, returns: bool = False) -> Step:
-    compiled = statement.compile(dialect=_named_sqlite(), compile_kwargs={"render_postcompile": True})
-    return Step(str(compiled), [dict[str, Any](compiled.params or {})], returns)
+    compiled = statement.compile(dialect=_dialect(), compile_kwargs={"render_postcompile": True})
+    values = dict[str, Any](compiled.params or {})
+    in_order = getattr(compiled, "positiontup", None) or ()
+    return Step(str(compiled), [tuple(values[name] for name in in_order)], returns)
 
 
 @cache
-def _named_sqlite() -> Dialect:
-    return sqlite.dialect(paramstyle="named")  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
+def _dialect() -> Dialect:
+    return sqlite.dialect(paramstyle="qmark")  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
 
 
 # --- engines ------------------------------------------------------------------------------------
@@ -291,21 +328,24 @@ def _named_sqlite() -> Dialect:
 _ENGINE_COLUMNS = "id, host, boot, pid, pid_started, names, version, started_at, seen_at"
 
 
+_INSERT_ENGINE = Statement(f"INSERT INTO engines ({_ENGINE_COLUMNS}) VALUES (:{_ENGINE_COLUMNS.replace(', ', ', :')})")
+_DELETE_ENGINE = Statement(
+    "DELETE FROM engines WHERE id = :id "
+    "AND NOT EXISTS (SELECT 1 FROM jobs WHERE status = 'RUNNING' AND engine_id = :id)"
+)
+_ALL_ENGINES = Statement(f"SELECT {_ENGINE_COLUMNS} FROM engines ORDER BY started_at", returns=True)
+
+
 def insert_engine(row: dict[str, Any]) -> Step:
     """Write an engine's row."""
-    values = ", ".join(":" + column for column in _ENGINE_COLUMNS.split(", "))
-    return Step(f"INSERT INTO engines ({_ENGINE_COLUMNS}) VALUES ({values})", [row])
+    return _INSERT_ENGINE.step(row)
 
 
 def delete_engine(engine_id: str) -> Step:
     """Delete an engine's row, if no job runs under it any more."""
-    return Step(
-        "DELETE FROM engines WHERE id = :id AND NOT EXISTS "
-        "(SELECT 1 FROM jobs WHERE status = 'RUNNING' AND engine_id = :id)",
-        [{"id": engine_id}],
-    )
+    return _DELETE_ENGINE.step({"id": engine_id})
 
 
 def all_engines() -> Step:
     """Read every engine's row."""
-    return Step(f"SELECT {_ENGINE_COLUMNS} FROM engines ORDER BY started_at", [{}], returns=True)
+    return _ALL_ENGINES.step({})
