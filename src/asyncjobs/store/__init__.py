@@ -7,33 +7,32 @@ one event loop at once: those that write gather into turns, one transaction each
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from asyncjobs.errors import SettingsError, StoreUnavailable
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobStatus
 from asyncjobs.model.outcome import Transition
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(Struct, frozen=True, gc=False):
     """A job on its way into the store. `env` is kept apart from the record, which anyone may print."""
 
     job: Job
-    env: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    env: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(Struct, frozen=True, gc=False):
     """A job taken for its next attempt."""
 
     job: Job
-    env: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    env: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True, gc=False):
     """What a claim brought: the jobs, in the order to start them, and when the next is due.
 
     `next_run_at` is the earliest `run_at` of the name's waiting jobs, in the past if more are due.

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
 from sqlalchemy.dialects import sqlite
@@ -28,8 +27,7 @@ Rows: TypeAlias = list[Row]
 Counts: TypeAlias = list[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One statement of a turn, run once for each of `parameters`.
 
     It answers with all rows that came back where `returns` is set, else with the number of rows
