@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import platform
 import sqlite3
 import statistics
@@ -27,6 +28,10 @@ import jobs
 from asyncjobs import JobClient, JobEngine
 from asyncjobs.definition import JobDefinition
 from asyncjobs.telemetry import Event, JobFinished
+
+# As users have it: what is compiled is kept, so that no figure contains the compiler.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 Measure = Callable[[Path], Awaitable[float]]
 
@@ -58,8 +63,10 @@ class Row:
     def line(self) -> str:
         """Return the row of the table."""
         figure = f"{statistics.median(self.figures):,.{2 if self.unit == 'ms' else 0}f} {self.unit}"
-        spread = f"{min(self.figures):,.2f}–{max(self.figures):,.2f}" if self.unit == "ms" else (
-            f"{min(self.figures):,.0f}–{max(self.figures):,.0f}"
+        spread = (
+            f"{min(self.figures):,.2f}–{max(self.figures):,.2f}"
+            if self.unit == "ms"
+            else (f"{min(self.figures):,.0f}–{max(self.figures):,.0f}")
         )
         ratio = f"{statistics.median(self.ratios):.2f}" if self.ratios else ""
         goal = "" if self.goal is None else f"{self.goal:.2f}"
@@ -197,7 +204,9 @@ async def main(rounds: int, wanted: str) -> None:
             print(f"\rround {number + 1} of {rounds}: {row.name:50}", end="", file=sys.stderr, flush=True)
             await row.take()
     print("\r" + " " * 80 + "\r", end="", file=sys.stderr)
-    print(f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, rounds: {rounds}")
+    print(
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {platform.machine()}, rounds: {rounds}"
+    )
     print("\n| what | median | lowest–highest | floor | ratio | goal |\n|---|---|---|---|---|---|")
     for row in rows:
         print(row.line())

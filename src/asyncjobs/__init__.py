@@ -18,8 +18,35 @@ if TYPE_CHECKING:
     from asyncjobs.definition import Call as Call
     from asyncjobs.definition import JobDefinition as JobDefinition
     from asyncjobs.definition import job as job
+    from asyncjobs.engine import Health as Health
     from asyncjobs.engine import JobEngine as JobEngine
-    from asyncjobs.errors import *  # noqa: F403
+    from asyncjobs.errors import AsyncJobsError as AsyncJobsError
+    from asyncjobs.errors import Cancel as Cancel
+    from asyncjobs.errors import DefinitionError as DefinitionError
+    from asyncjobs.errors import DuplicateJobName as DuplicateJobName
+    from asyncjobs.errors import EngineError as EngineError
+    from asyncjobs.errors import EngineFailed as EngineFailed
+    from asyncjobs.errors import ForkedClient as ForkedClient
+    from asyncjobs.errors import InvalidOptions as InvalidOptions
+    from asyncjobs.errors import InvalidParams as InvalidParams
+    from asyncjobs.errors import JobCanceled as JobCanceled
+    from asyncjobs.errors import JobEnded as JobEnded
+    from asyncjobs.errors import JobFailed as JobFailed
+    from asyncjobs.errors import JobInterrupted as JobInterrupted
+    from asyncjobs.errors import JobNotAllowed as JobNotAllowed
+    from asyncjobs.errors import JobNotFound as JobNotFound
+    from asyncjobs.errors import JobTimedOut as JobTimedOut
+    from asyncjobs.errors import NestedEngine as NestedEngine
+    from asyncjobs.errors import NotOpen as NotOpen
+    from asyncjobs.errors import Retry as Retry
+    from asyncjobs.errors import SchemaMismatch as SchemaMismatch
+    from asyncjobs.errors import SettingsError as SettingsError
+    from asyncjobs.errors import StoreCorrupt as StoreCorrupt
+    from asyncjobs.errors import StoreError as StoreError
+    from asyncjobs.errors import StoreUnavailable as StoreUnavailable
+    from asyncjobs.errors import TransientError as TransientError
+    from asyncjobs.errors import UnknownJobName as UnknownJobName
+    from asyncjobs.errors import UnsupportedPlatform as UnsupportedPlatform
     from asyncjobs.model.job import Attempt as Attempt
     from asyncjobs.model.job import EngineRecord as EngineRecord
     from asyncjobs.model.job import Job as Job
@@ -33,7 +60,7 @@ _HOMES = {
     "asyncjobs.client": ("JobClient", "JobHandle", "Page"),
     "asyncjobs.context": ("JobContext", "current_job"),
     "asyncjobs.definition": ("Call", "JobDefinition", "job"),
-    "asyncjobs.engine": ("JobEngine",),
+    "asyncjobs.engine": ("Health", "JobEngine"),
     "asyncjobs.model.job": ("Attempt", "EngineRecord", "Job", "JobError", "JobStatus"),
     "asyncjobs.settings": ("Settings",),
     "asyncjobs.errors": (
@@ -68,7 +95,51 @@ _HOMES = {
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
-__all__ = sorted(_HOME_OF)
+__all__ = [
+    "AsyncJobsError",
+    "Attempt",
+    "Call",
+    "Cancel",
+    "DefinitionError",
+    "DuplicateJobName",
+    "EngineError",
+    "EngineFailed",
+    "EngineRecord",
+    "ForkedClient",
+    "Health",
+    "InvalidOptions",
+    "InvalidParams",
+    "Job",
+    "JobCanceled",
+    "JobClient",
+    "JobContext",
+    "JobDefinition",
+    "JobEnded",
+    "JobEngine",
+    "JobError",
+    "JobFailed",
+    "JobHandle",
+    "JobInterrupted",
+    "JobNotAllowed",
+    "JobNotFound",
+    "JobStatus",
+    "JobTimedOut",
+    "NestedEngine",
+    "NotOpen",
+    "Page",
+    "Retry",
+    "SchemaMismatch",
+    "Settings",
+    "SettingsError",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreUnavailable",
+    "TransientError",
+    "UnknownJobName",
+    "UnsupportedPlatform",
+    "current_job",
+    "job",
+]
 
 
 def __getattr__(name: str) -> Any:

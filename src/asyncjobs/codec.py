@@ -68,9 +68,7 @@ class Misfit(Exception):
         return f"at {''.join(keys)}: {self.problem}" if keys else self.problem
 
 
-def encode_call(
-    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit: int
-) -> str:
+def encode_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit: int) -> str:
     """Return the JSON object of the arguments of `function(*args, **kwargs)`, defaults not filled in.
 
     `limit` is in bytes.
@@ -232,7 +230,7 @@ def shortened(value: object) -> str:
     """Return the `repr` of a value in about 80 characters."""
     try:
         text = repr(value[:100] if isinstance(value, (str, bytes)) else value)
-    except Exception:  # noqa: BLE001  # whatever the value's own `__repr__` raises
+    except Exception:  # whatever the value's own `__repr__` raises
         return f"a {type(value).__qualname__} without repr"
     return text if len(text) <= 80 else text[:77] + "..."
 

@@ -51,7 +51,7 @@ def converters(annotation: Any, function: Any) -> tuple[Convert, Convert]:
         resolved = _resolved(annotation, function.__globals__, _type_parameters(function))
     except (NameError, AttributeError, SyntaxError) as error:
         return _unresolved(annotation, error), _as_it_is
-    except Exception as error:  # noqa: BLE001  # an annotation is any code
+    except Exception as error:  # an annotation is any code
         return _refusing(f"the annotation {annotation!r} can't be evaluated: {error}")
     compiler = _Compiler()
     try:
@@ -331,9 +331,7 @@ class _Compiler:
         required = {
             field.name
             for field in fields
-            if field.init
-            and field.default is dataclasses.MISSING
-            and field.default_factory is dataclasses.MISSING
+            if field.init and field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
         }
         encoders = {name: member.encode for name, member in members.items()}
         decoders = {name: member.decode for name, member in members.items()}

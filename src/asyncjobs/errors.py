@@ -224,8 +224,10 @@ class Retry(Exception):
     """
 
     def __init__(self, after: "float | timedelta | None" = None, reason: str = "") -> None:
-        seconds = after.total_seconds() if hasattr(after, "total_seconds") else after  # type: ignore[union-attr]
-        self.after: float | None = None if seconds is None else float(seconds)
+        if after is None or isinstance(after, (int, float)):
+            self.after: float | None = after
+        else:
+            self.after = after.total_seconds()
         self.reason = reason
         super().__init__(reason or "the job asked to be retried")
 

@@ -196,7 +196,15 @@ async def test_lists_take_filters_and_pages(engine: JobEngine) -> None:
 
 @pytest.mark.parametrize(
     "filters",
-    [{"limit": 0}, {"limit": 1001}, {"status": "DONE"}, {"cursor": "x"}, {"created_after": 3}, {"params": [1]}, {"name": 3}],
+    [
+        {"limit": 0},
+        {"limit": 1001},
+        {"status": "DONE"},
+        {"cursor": "x"},
+        {"created_after": 3},
+        {"params": [1]},
+        {"name": 3},
+    ],
     ids=lambda filters: next(iter(filters)),
 )
 async def test_a_filter_that_can_not_be_used_is_refused_by_name(engine: JobEngine, filters) -> None:
@@ -220,9 +228,7 @@ async def test_only_jobs_that_ended_are_deleted(engine: JobEngine, blocker: Path
     blocker.unlink()
 
 
-async def test_every_step_is_an_event_and_a_line_of_log(
-    engine: JobEngine, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_every_step_is_an_event_and_a_line_of_log(engine: JobEngine, caplog: pytest.LogCaptureFixture) -> None:
     events: list[Event] = []
     engine.subscribe(events.append)
     caplog.set_level(logging.INFO, "asyncjobs")

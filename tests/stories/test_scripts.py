@@ -91,7 +91,9 @@ async def test_a_job_of_a_repl_is_refused_with_what_to_do(tmp_path: Path) -> Non
 
 
 async def test_an_inline_job_works_in_a_repl(tmp_path: Path) -> None:
-    inline = SCRIPT.replace("@job\n", "@job(isolation='inline')\n").replace('assert __name__ == "__asyncjobs_main__"', "")
+    inline = SCRIPT.replace("@job\n", "@job(isolation='inline')\n").replace(
+        'assert __name__ == "__asyncjobs_main__"', ""
+    )
 
     code, out, err = await run("-c", inline, cwd=tmp_path)
 

@@ -30,7 +30,9 @@ from asyncjobs import (
 Start = Callable[..., Awaitable[JobEngine]]
 
 
-@pytest.mark.parametrize("definition", [story_jobs.add, story_jobs.add_inline, story_jobs.add_slowly], ids=lambda d: d.name)
+@pytest.mark.parametrize(
+    "definition", [story_jobs.add, story_jobs.add_inline, story_jobs.add_slowly], ids=lambda d: d.name
+)
 async def test_a_function_runs_and_its_result_comes_back(engine: JobEngine, definition) -> None:
     handle = await engine.submit(definition, 40, b=2)
 
@@ -228,7 +230,9 @@ async def test_a_job_knows_what_it_is(engine: JobEngine) -> None:
     assert await handle.result(timeout=30) == (handle.id, "who", 1)
 
 
-async def test_names_outside_the_allow_list_are_refused_at_submit(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_names_outside_the_allow_list_are_refused_at_submit(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """D31: one list, by name, whichever way the job is submitted."""
     monkeypatch.setenv("ASYNCJOBS_ALLOWED_JOBS", "add, add_inline")
     engine = await start()

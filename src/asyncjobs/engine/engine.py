@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -81,9 +81,9 @@ class JobEngine(JobClient):
         running = sum(len(worker.running) for worker in self._workers.values())
         if self._failure is not None:
             return Health("failed", names, running, str(self._failure))
-        if self._life is None:
-            return Health("closed", names, running)
-        return Health("stopping" if self._stopping else "running", names, running)
+        if self._stopping:
+            return Health("stopping", names, running)
+        return Health("closed" if self._life is None else "running", names, running)
 
     async def __aenter__(self) -> JobEngine:
         """Open the store, give back what dead engines ran, and start working.
@@ -98,7 +98,7 @@ class JobEngine(JobClient):
         return self
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, app: Any = None) -> AsyncIterator[None]:
+    async def lifespan(self, app: Any = None) -> AsyncGenerator[None]:
         """Run the engine for as long as an ASGI application lives: `FastAPI(lifespan=engine.lifespan)`."""
         async with self:
             yield
@@ -177,6 +177,7 @@ class JobEngine(JobClient):
             for runner in set(runners.values()):
                 await runner.close()
             await self._leave(me)
+            self._stopping = False
             self._emit(EngineStopped(me.id))
 
     def _start_liveness(self, group: asyncio.TaskGroup, liveness: Liveness) -> list[asyncio.Task[None]]:

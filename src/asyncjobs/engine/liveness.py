@@ -40,7 +40,7 @@ def this_process(engine_id: str, *, names: Collection[str], version: str) -> Eng
         host=socket.gethostname(),
         boot=tree.boot_id() or "",
         pid=os.getpid(),
-        pid_started=float(tree.start_time(os.getpid()) or 0),
+        pid_started=tree.start_time(os.getpid()) or 0.0,
         names=tuple(sorted(names)),
         version=version,
         started_at=now,
@@ -91,7 +91,7 @@ class Liveness:
     def _may_live(self, sighting: Sighting) -> bool:
         """Without a lock to judge by, an engine of this machine lives as long as its process."""
         engine = sighting.engine
-        return sighting.lock_gone and self._is_here(engine) and tree.is_alive(engine.pid, int(engine.pid_started))
+        return sighting.lock_gone and self._is_here(engine) and tree.is_alive(engine.pid, engine.pid_started)
 
     async def _rescue(self, dead: EngineRecord) -> None:
         if self._is_here(dead):
@@ -107,7 +107,7 @@ class Liveness:
         """Wait until its process is gone (its children are told of that by the kernel), then sweep."""
         if dead.pid != os.getpid():
             async with asyncio.timeout(LONGEST_DYING_SECONDS):
-                while tree.is_alive(dead.pid, int(dead.pid_started)):  # noqa: ASYNC110 - nothing tells us of it
+                while tree.is_alive(dead.pid, dead.pid_started):  # noqa: ASYNC110 - nothing tells us of it
                     await asyncio.sleep(0.005)
         await asyncio.to_thread(tree.sweep, dead.id)
 

@@ -55,6 +55,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 FIRST_WRITE_PAUSE = 0.1
 LONGEST_WRITE_PAUSE = 5.0
+LAST_WRITE_SECONDS = 2.0
 LONGEST_SLEEP = 3600.0
 JITTER = 0.25
 
@@ -192,12 +193,20 @@ class Worker:
             if ended.busy is not None:
                 await asyncio.wait([ended.busy])
         except asyncio.CancelledError:
-            await asyncio.shield(self._finish(job, Ended(Interrupted(reason="its engine was canceled"))))
+            await self._give_back(job)
             raise
         finally:
             del self.running[job.id, job.attempt]
             if not slot_freed:
                 self._free_slot()
+
+    async def _give_back(self, job: Job) -> None:
+        """Write, although we are cancelled, that the attempt was interrupted; but not for ever."""
+        try:
+            async with asyncio.timeout(LAST_WRITE_SECONDS):
+                await self._finish(job, Ended(Interrupted(reason="its engine was canceled")))
+        except TimeoutError:
+            return  # the row is given back by whichever engine finds this one's lock free
 
     def _free_slot(self) -> bool:
         self._busy -= 1

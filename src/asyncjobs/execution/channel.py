@@ -191,5 +191,12 @@ class Capture:
             self._tell(stream, self._decoders[stream].decode(b"", final=True))
 
     def _tell(self, stream: str, text: str) -> None:
-        if text and self._output is not None:
+        if not text or self._output is None:
+            return
+        try:
             self._output(stream, text)
+        except Exception as error:
+            # Foreign code, and an attempt must not end by it.
+            self._output = None
+            message = "what takes a job's output failed, and gets no more of it"
+            self._loop.call_exception_handler({"message": message, "exception": error})

@@ -35,6 +35,7 @@ current: dict[str, Any] | None = None
 
 MAIN_AGAIN = "__asyncjobs_main__"
 _FOLDER = __file__[: -len("child.py")]
+_BEYOND_WORDS = "no memory or descriptor was left to say more"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -263,7 +264,9 @@ def _failed(error: BaseException, kind: str) -> Reply:
         own_files = {__file__, _codec.__file__}
         return failure.described(error, kind=kind, own_files=own_files), "", code
     except BaseException:  # memory or descriptors are used up: its name must do
-        return {"ok": False, "kind": kind, "class_name": type(error).__qualname__, "message": "", "mro": []}, "", 1
+        name = type(error).__qualname__
+        names = [f"{each.__module__}.{each.__qualname__}" for each in type(error).__mro__]
+        return {"ok": False, "kind": kind, "class_name": name, "message": _BEYOND_WORDS, "mro": names}, "", 1
 
 
 def _load_failure() -> ModuleType:

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncjobs.execution import Asked, Ended, NotStarted, Output
+from asyncjobs.execution import Asked, Ended, NotStarted, Output, tree
 from asyncjobs.execution.replies import Reply, crashed, described_end
 from asyncjobs.execution.spawned import SpawnedProcess
 from asyncjobs.execution.standbys import Standbys
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asyncjobs.settings import Settings
 
 R = TypeVar("R")
+_EXIT_BOUND = 2.0  # seconds for the exit after the reply, though the grace be shorter
 _MOST_STARTS = 3  # for one attempt: processes may die before they have read their request
 
 
@@ -122,21 +123,17 @@ class SpawnRunner:
     ) -> Ended | None:
         """See the process out after its reply, its garbage or its death."""
         broken = process.channel.problem is not None
-        gone = await process.wait(0 if broken else grace) or await process.kill()
+        gone = await process.wait(0 if broken else max(grace, _EXIT_BOUND)) or await process.kill()
         reply, problem = _reply(process)
         if reply is None and process.channel.unread:
             return None
         outcome: Outcome
         if problem is not None:
-            how = f"garbage on the control channel: {problem}"
-            outcome = crashed(definition, how, stderr_tail=process.capture.stderr_tail)
+            outcome = _crashed(process, definition, f"garbage on the control channel: {problem}")
         elif reply is not None and (not reply.ok or process.killed or process.returncode == 0):
             outcome = reply.outcome(definition)
         else:
-            # What it printed last may still be in the pipe.
-            process.capture.close()
-            how = _unreplied(process, reply)
-            outcome = crashed(definition, how, stderr_tail=process.capture.stderr_tail)
+            outcome = _crashed(process, definition, _unreplied(process, reply))
         return await self._ended(process, outcome, reply, gone=gone)
 
     async def _end_early(self, process: SpawnedProcess, outcome: Outcome, *, grace: float) -> Ended:
@@ -148,7 +145,7 @@ class SpawnRunner:
     async def _ended(self, process: SpawnedProcess, outcome: Outcome, reply: Reply | None, *, gone: bool) -> Ended:
         """Sweep where the process has not done so itself, and report."""
         swept = 0
-        if reply is None or reply.leftovers or process.killed:
+        if reply is None or reply.leftovers or process.killed or not tree.LINUX:
             swept = await process.sweep()
         return Ended(outcome, _report(process, reply, swept), busy=None if gone else process.ended)
 
@@ -169,7 +166,7 @@ class SpawnRunner:
             "function": function.__qualname__,
             "main": _main() if function.__module__ == "__main__" else None,
             "path": [each for each in sys.path if isinstance(each, str)],
-            "argv": sys.argv,
+            "argv": getattr(sys, "argv", [""]),
             "prefixes": (sys.prefix, sys.exec_prefix),
             "bytecode": (sys.dont_write_bytecode, sys.pycache_prefix),
             "site": _has_editable_finder(),
@@ -219,6 +216,11 @@ def _reply(process: SpawnedProcess) -> tuple[Reply | None, str | None]:
         return Reply(process.channel.reply), None
     except (ValueError, KeyError, TypeError) as error:
         return None, f"a reply that can't be read ({error})"
+
+
+def _crashed(process: SpawnedProcess, definition: JobDefinition[..., object], how: str) -> Outcome:
+    process.capture.close()  # what it printed last may still be in the pipe
+    return crashed(definition, how, stderr_tail=process.capture.stderr_tail)
 
 
 def _unreplied(process: SpawnedProcess, reply: Reply | None) -> str:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from contextlib import ExitStack
+from typing import cast
 
 from asyncjobs.execution import NotStarted, tree
 from asyncjobs.execution.channel import Capture, Channel
@@ -101,14 +102,14 @@ class SpawnedProcess(asyncio.SubprocessProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the process that was started; called by the loop."""
-        assert isinstance(transport, asyncio.SubprocessTransport)
-        self._transport = transport
-        self.pid = transport.get_pid()
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is no subclass
+        self.pid = self._transport.get_pid()
         if self._given_up:  # it runs, but the loop could not watch it: no thread or descriptor was left
-            transport.close()
-            process = transport.get_extra_info("subprocess")
-            process.kill()
-            process.wait()
+            self._transport.close()
+            process = self._transport.get_extra_info("subprocess")
+            if process is not None:
+                process.kill()
+                process.wait()
             return
         self.started = tree.start_time(self.pid) or 0.0
 
@@ -153,7 +154,10 @@ class SpawnedProcess(asyncio.SubprocessProtocol):
         return await self.wait(KILL_BOUND)
 
     async def sweep(self) -> int:
-        """Kill what carries this process's token, and return how many that were."""
+        """Kill what carries this process's token (macOS: its group), and return how many that were."""
+        if not tree.LINUX:
+            tree.kill_group(self.pid)
+            return 0
         try:
             return await in_thread(tree.sweep, self.token, name=f"sweep {self.pid}")
         except RuntimeError:

@@ -40,6 +40,7 @@ class Standbys:
     def begin(self) -> None:
         """Count an attempt that begins."""
         loop = asyncio.get_running_loop()
+        self._closed = False
         if loop.time() - self._peak_since > IDLE:
             self._last_peak, self._peak, self._peak_since = self._peak, self._running, loop.time()
         self._running += 1
@@ -73,6 +74,7 @@ class Standbys:
         for timer in (self._refill_timer, self._idle_timer):
             if timer is not None:
                 timer.cancel()
+        self._refill_timer = self._idle_timer = None
         for starting in list(self._starting):
             starting.cancel()
         await asyncio.gather(*self._starting, return_exceptions=True)

@@ -106,7 +106,7 @@ def kill_tree(pid: int, started: float) -> int:
     It returns when the signals are sent; the processes may need a moment to be gone.
     """
     if not LINUX:
-        _kill_group(pid)
+        kill_group(pid)
         return 0
     root = read_process(pid)
     if root is None or root.started != started:
@@ -115,6 +115,14 @@ def kill_tree(pid: int, started: float) -> int:
     below = _stop_descendants(pid, ())
     _kill_all([root, *below])
     return len(below)
+
+
+def kill_group(pid: int) -> None:
+    """Kill the processes of a group, where there are any."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def kill_descendants(pid: int, *, keep: Collection[int] = ()) -> int:
@@ -240,13 +248,6 @@ def _ancestry() -> set[int]:
         process = read_process(pid)
         pid = 0 if process is None else process.ppid
     return pids
-
-
-def _kill_group(pid: int) -> None:
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def _exists(pid: int) -> bool:

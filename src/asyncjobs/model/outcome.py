@@ -16,9 +16,12 @@ from asyncjobs.model.job import Job, JobError, JobStatus
 
 
 class Succeeded(Struct, frozen=True, gc=False):
-    """The function returned; `result_json` is its value."""
+    """The function returned; `result_json` is its value, left out where the outcome is printed."""
 
     result_json: str
+
+    def __repr__(self) -> str:
+        return f"Succeeded(<{len(self.result_json)} characters>)"
 
 
 class Failed(Struct, frozen=True, kw_only=True, gc=False):

@@ -49,10 +49,21 @@ def instant(stored: int) -> datetime:
     return _EPOCH + timedelta(0, 0, stored)
 
 
-def id_bound(moment: datetime, *, after: bool = False) -> str:
-    """Return a text that is not above any UUIDv7 of this millisecond or, with `after`, above them all."""
-    millis = max(0, micros(moment) // 1000 + after)
-    digits = f"{min(millis, 2**48 - 1):012x}"
+_SLACK_MILLIS = 60_000  # an id is made a moment after its `created_at` is taken
+
+
+def earliest_id(moment: datetime) -> str:
+    """Return a text that is not above the id of any job created at `moment` or later."""
+    return _id_prefix(micros(moment) // 1000 - _SLACK_MILLIS)
+
+
+def latest_id(moment: datetime) -> str:
+    """Return a text that is above the id of every job created at `moment` or earlier."""
+    return _id_prefix(micros(moment) // 1000 + _SLACK_MILLIS)
+
+
+def _id_prefix(millis: int) -> str:
+    digits = f"{min(max(millis, 0), 2**48 - 1):012x}"
     return f"{digits[:8]}-{digits[8:]}-"
 
 

@@ -231,7 +231,6 @@ class SqlStore:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await asyncio.sleep(0)  # whoever is ready in this pass of the loop joins
             parts, self._gathered = self._gathered[:LARGEST_TURN], self._gathered[LARGEST_TURN:]
             await self._turn(sorted(parts, key=attrgetter("rank")))
 

@@ -19,7 +19,7 @@ from sqlalchemy.sql import ClauseElement
 
 from asyncjobs.model.job import FINAL, JobStatus
 from asyncjobs.store import JobFilter
-from asyncjobs.store.rows import JOB_COLUMNS, canonical_pair, id_bound, micros
+from asyncjobs.store.rows import JOB_COLUMNS, canonical_pair, earliest_id, latest_id, micros
 from asyncjobs.store.schema import job_attempts, jobs
 
 Row: TypeAlias = tuple[Any, ...]
@@ -220,7 +220,7 @@ def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
     )
     if wanted.finished_before is not None:
         # What ended before a time was created before it, and jobs_ended is ordered by that.
-        chosen = chosen.where(jobs.c.id < id_bound(wanted.finished_before, after=True))
+        chosen = chosen.where(jobs.c.id < latest_id(wanted.finished_before))
     chosen = chosen.limit(limit)
     ids = select(jobs.c.id).where(jobs.c.seq.in_(chosen.scalar_subquery()))
     return [
@@ -293,9 +293,9 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
         found.append(jobs.c.name.in_(list(wanted.names)))
     if wanted.created_after is not None:
         # The id begins with the millisecond of creation, and the ids are indexed.
-        found += [jobs.c.id >= id_bound(wanted.created_after), jobs.c.created_at >= micros(wanted.created_after)]
+        found += [jobs.c.id >= earliest_id(wanted.created_after), jobs.c.created_at >= micros(wanted.created_after)]
     if wanted.created_before is not None:
-        found.append(jobs.c.id < id_bound(wanted.created_before, after=True))
+        found.append(jobs.c.id < latest_id(wanted.created_before))
         found.append(jobs.c.created_at < micros(wanted.created_before))
     if wanted.finished_after is not None:
         found.append(jobs.c.finished_at >= micros(wanted.finished_after))

@@ -1,0 +1,74 @@
+"""What runs one job on a runner, and what waits for its marks."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from asyncjobs import Job, JobDefinition, Settings
+from asyncjobs.codec import encode_call
+from asyncjobs.execution import Asked, Ended, Runner, tree
+from asyncjobs.execution.inline import InlineRunner
+from asyncjobs.execution.process import SpawnRunner
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ENGINE = "engine-under-test"
+SETTINGS = Settings(max_result_bytes=6_000_000, max_output_bytes=10_000)
+PATIENCE = 20.0
+
+RUNNERS: dict[str, Callable[[], Runner]] = {
+    "spawn": lambda: SpawnRunner(engine_id=ENGINE, settings=SETTINGS),
+    "inline": lambda: InlineRunner(settings=SETTINGS),
+}
+
+
+def make_job(definition: JobDefinition[..., Any], *args: Any, **options: Any) -> Job:
+    """A job of the definition, with `kwargs` as its arguments by name."""
+    kwargs = options.pop("kwargs", {})
+    params = encode_call(definition.function, args, kwargs, limit=20_000_000)
+    defaults = {"id": "job-1", "attempt": 1, "timeout": PATIENCE, "kill_grace": 5.0}
+    return Job(name=definition.name, params_json=params, created_at=NOON, run_at=NOON, **{**defaults, **options})
+
+
+class Bench:
+    """Runs jobs on one runner, and keeps what they print."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.printed: dict[str, str] = {"stdout": "", "stderr": ""}
+
+    async def run(
+        self,
+        definition: JobDefinition[..., Any],
+        *args: Any,
+        asked: Asked | None = None,
+        env: dict[str, str] | None = None,
+        **options: Any,
+    ) -> Ended:
+        asked = asyncio.get_running_loop().create_future() if asked is None else asked
+        job = make_job(definition, *args, **options)
+        return await self.runner.run(job, definition, env=env or {}, asked=asked, output=self.print)
+
+    def print(self, stream: str, text: str) -> None:
+        self.printed[stream] += text
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for a condition that nothing announces."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.002)
+
+
+def alive(pid: int) -> bool:
+    process = tree.read_process(pid)
+    return process is not None and not process.dead
+
+
+def pids_in(marks: Path) -> list[int]:
+    return [int(each) for each in (marks / "pids").read_text().split()]

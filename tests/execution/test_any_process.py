@@ -1,0 +1,532 @@
+"""What every isolation with a process of its own promises: no job harms anybody else, or stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import jobs_for_tests as jobs
+import light_jobs
+import pytest
+from bench import Bench, alive, make_job, pids_in, until
+
+from asyncjobs.execution import Ended
+from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succeeded, TimedOut
+
+
+def crash(ended: Ended) -> Crashed:
+    assert isinstance(ended.outcome, Crashed), ended
+    return ended.outcome
+
+
+# What the job sees
+
+
+async def test_a_job_runs_in_a_session_and_with_a_channel_of_its_own(process: Bench):
+    ended = await process.run(jobs.interpreter)
+
+    assert isinstance(ended.outcome, Succeeded)
+    seen = json.loads(ended.outcome.result_json)
+    assert seen["session"]
+    assert not seen["inheritable"]
+
+
+async def test_a_job_imports_what_the_engine_can_import(process: Bench):
+    import sys
+
+    ended = await process.run(jobs.interpreter)
+
+    assert isinstance(ended.outcome, Succeeded)
+    seen = json.loads(ended.outcome.result_json)
+    assert (seen["path"], seen["prefix"], seen["executable"]) == (sys.path, sys.prefix, sys.executable)
+    assert seen["argv"] == sys.argv
+
+
+async def test_environment_variables_reach_the_job_alone(process: Bench):
+    ended = await process.run(jobs.environment, "FOR_THIS_JOB", env={"FOR_THIS_JOB": "secret"})
+
+    assert ended.outcome == Succeeded('"secret"')
+    assert "FOR_THIS_JOB" not in os.environ
+
+
+async def test_a_change_of_the_engines_environment_reaches_the_next_job(process: Bench, monkeypatch):
+    await process.run(light_jobs.nothing)
+    monkeypatch.setenv("SET_LATER", "seen")
+
+    ended = await process.run(jobs.environment, "SET_LATER")
+
+    assert ended.outcome == Succeeded('"seen"')
+
+
+async def test_params_appear_in_no_environment_and_no_command_line(process: Bench):
+    """D1"""
+    ended = await process.run(jobs.look_for_params, "a secret that nobody else may read " * 4)
+
+    assert ended.outcome == Succeeded("[false, false]")
+
+
+async def test_params_of_a_megabyte_arrive_whole(process: Bench):
+    """D1"""
+    ended = await process.run(jobs.length_of, "x" * 1_000_000)
+
+    assert ended.outcome == Succeeded("1000000")
+
+
+async def test_the_process_is_reported(process: Bench):
+    ended = await process.run(jobs.burn, 0.05)
+
+    assert ended.process.pid is not None
+    assert (ended.process.exit_code, ended.process.signal, ended.process.leftovers) == (0, None, 0)
+    assert ended.process.peak_rss is not None
+    assert 5_000_000 < ended.process.peak_rss < 500_000_000
+    assert ended.process.cpu_time is not None
+    assert 0.05 <= ended.process.cpu_time < 5
+
+
+async def test_a_killed_process_is_reported_too(process: Bench, marks: Path):
+    ended = await process.run(jobs.ignore_sigterm, marks, timeout=0.4, kill_grace=0.05)
+
+    assert ended.process.signal == signal.SIGKILL
+    assert ended.process.peak_rss is not None
+    assert ended.process.cpu_time is not None
+
+
+# What the job prints
+
+
+async def test_output_is_kept_apart_by_stream(process: Bench):
+    await process.run(jobs.print_lines, 2)
+    await process.run(jobs.print_lines, 1, "stderr")
+
+    assert process.printed == {"stdout": "line 0\nline 1\n", "stderr": "line 0\n"}
+
+
+async def test_output_is_there_while_the_job_runs(process: Bench, marks: Path):
+    running = asyncio.create_task(process.run(jobs.print_and_wait, marks))
+
+    await until(lambda: process.printed["stdout"] == "waiting\n")
+    (marks / "enough").touch()
+
+    assert (await running).outcome == Succeeded("null")
+
+
+async def test_binary_output_corrupts_nothing(process: Bench):
+    ended = await process.run(jobs.print_bytes, b"\xff\x00\xfe{}\x00\x00\x00\x02")
+
+    assert ended.outcome == Succeeded('"done"')
+    assert process.printed["stdout"] == "\ufffd\x00\ufffd{}\x00\x00\x00\x02"
+
+
+async def test_output_above_its_limit_is_dropped_and_counted(process: Bench):
+    """F50"""
+    ended = await process.run(jobs.print_much, 5_000_000)
+
+    assert ended.outcome == Succeeded('"done"')
+    assert process.printed["stdout"] == "x" * 10_000
+    assert process.printed["stderr"] == "[4990000 bytes of output dropped: above max_output_bytes]\n"
+
+
+async def test_a_listener_of_the_output_that_raises_ends_no_attempt(process: Bench):
+    """F67"""
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    job = make_job(jobs.print_lines, 1)
+    asked = asyncio.get_running_loop().create_future()
+
+    ended = await process.runner.run(job, jobs.print_lines, env={}, asked=asked, output=lambda *_: 1 / 0)
+
+    assert ended.outcome == Succeeded("null")
+    assert told == ["what takes a job's output failed, and gets no more of it"]
+
+
+async def test_a_closed_stdout_harms_nothing(process: Bench):
+    """F55"""
+    ended = await process.run(jobs.close_stdout)
+
+    assert ended.outcome == Succeeded('"done"')
+
+
+# How it ends by itself
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_an_exit_without_a_reply_is_a_crash_that_says_the_code(process: Bench, code):
+    """F55"""
+    ended = await process.run(jobs.crash_with, code)
+
+    assert crash(ended).reason == (f"exited with code {code} without a reply\nThe end of its stderr:\nlast words")
+    assert ended.process.exit_code == code
+
+
+async def test_a_crash_is_transient_where_the_definition_says_so(process: Bench):
+    listed = await process.run(jobs.crash_with, 1)
+    unlisted = await process.run(jobs.segfault)
+
+    assert crash(listed).transient
+    assert not crash(unlisted).transient
+
+
+async def test_a_segfault_is_a_crash_that_shows_where(process: Bench):
+    """F55"""
+    ended = await process.run(jobs.segfault)
+
+    assert crash(ended).reason.startswith("killed by signal 11 (SIGSEGV) without a reply")
+    assert "jobs_for_tests.py" in crash(ended).reason
+    assert ended.process.signal == signal.SIGSEGV
+
+
+async def test_a_sigkill_from_outside_is_taken_for_want_of_memory(process: Bench):
+    """F55"""
+    ended = await process.run(jobs.kill_itself, int(signal.SIGKILL))
+
+    assert crash(ended).reason.startswith("killed by signal 9 (SIGKILL), probably out of memory")
+
+
+async def test_a_sigterm_from_outside_interrupts_the_job(process: Bench):
+    ended = await process.run(jobs.kill_itself, int(signal.SIGTERM))
+
+    assert isinstance(ended.outcome, Failed)
+    assert ended.outcome.error.class_name == "asyncjobs.errors.JobInterrupted"
+
+
+async def test_an_exit_code_is_the_one_that_the_job_chose(process: Bench):
+    ended = await process.run(jobs.exit_with, 3)
+
+    assert ended.process.exit_code == 3
+
+
+async def test_a_job_without_a_grace_may_end_by_itself(process: Bench):
+    ended = await process.run(jobs.add, 1, kill_grace=0.0)
+
+    assert ended.outcome == Succeeded("11")
+    assert ended.process.exit_code == 0
+
+
+async def test_threads_are_waited_for(process: Bench, tmp_path: Path):
+    ended = await process.run(jobs.leave_thread, tmp_path / "written")
+
+    assert ended.outcome == Succeeded('"done"')
+    assert (tmp_path / "written").read_text() == "written by a thread"
+
+
+async def test_exit_handlers_run(process: Bench, tmp_path: Path):
+    ended = await process.run(jobs.register_atexit, tmp_path / "written")
+
+    assert ended.outcome == Succeeded('"done"')
+    assert (tmp_path / "written").read_text() == "written at exit"
+
+
+async def test_a_job_that_has_no_descriptor_left_still_reports_its_error(process: Bench):
+    """F56"""
+    ended = await process.run(jobs.use_up_descriptors)
+
+    assert isinstance(ended.outcome, Failed)
+    assert ended.outcome.error.class_name == "OSError"
+    assert "Too many open files" in ended.outcome.error.message
+
+
+# The control channel
+
+
+async def test_garbage_on_the_control_channel_fails_that_attempt_alone(process: Bench):
+    """F57"""
+    garbage, other = await asyncio.gather(process.run(jobs.write_to_channel, b"\xff" * 100), process.run(jobs.add, 1))
+
+    assert crash(garbage).reason.startswith("garbage on the control channel: a header of 4294967295 bytes")
+    assert other.outcome == Succeeded("11")
+
+
+async def test_a_frame_that_is_no_reply_fails_the_attempt(process: Bench):
+    """F57"""
+    frame = (2).to_bytes(4, "big") + (0).to_bytes(4, "big") + b"[]"
+
+    ended = await process.run(jobs.write_to_channel, frame, kwargs={"and_exit": True})
+
+    assert crash(ended).reason.startswith("garbage on the control channel: ")
+
+
+async def test_a_forged_reply_before_the_real_one_fails_the_attempt(process: Bench):
+    """F57"""
+    header = b'{"ok": true, "rss": 1, "cpu": 1, "leftovers": 0}'
+    frame = len(header).to_bytes(4, "big") + (4).to_bytes(4, "big") + header + b"null"
+
+    ended = await process.run(jobs.write_to_channel, frame)
+
+    assert crash(ended).reason.startswith("garbage on the control channel: a second reply")
+
+
+async def test_a_partial_reply_fails_the_attempt(process: Bench):
+    """F57"""
+    ended = await process.run(jobs.write_to_channel, b"\0\0\0\x50\0\0", kwargs={"and_exit": True})
+
+    assert crash(ended).reason.startswith("exited with code 0 in the middle of its reply")
+
+
+async def test_a_job_that_closes_all_descriptors_crashes(process: Bench):
+    ended = await process.run(jobs.close_descriptors)
+
+    assert crash(ended).reason.startswith("exited with code 1 without a reply")
+
+
+async def test_a_file_where_the_control_channel_was_is_not_written_to(process: Bench, tmp_path: Path):
+    ended = await process.run(jobs.hide_channel_behind_file, tmp_path / "log")
+
+    assert "the job closed its control channel" in crash(ended).reason
+    assert (tmp_path / "log").read_bytes() == b""
+
+
+async def test_a_copy_that_the_job_forked_does_not_reply(process: Bench):
+    ended = await process.run(jobs.fork_and_return_twice)
+
+    assert ended.outcome == Succeeded('"parent"')
+
+
+# Timeouts and questions
+
+
+async def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(process: Bench, marks: Path):
+    """F21"""
+    began = time.monotonic()
+
+    ended = await process.run(jobs.ignore_sigterm, marks, timeout=0.5, kill_grace=0.1)
+
+    assert ended.outcome == TimedOut(transient=True)
+    assert 0.6 <= time.monotonic() - began < 5
+    assert ended.busy is None
+
+
+async def test_a_job_that_spins_in_c_is_killed_after_its_grace(process: Bench, marks: Path):
+    ended = await process.run(jobs.spin, marks, timeout=1.0, kill_grace=0.1)
+
+    assert ended.outcome == TimedOut()
+    assert (marks / "began").exists()
+
+
+async def test_a_job_that_is_asked_to_end_cleans_up(process: Bench, marks: Path):
+    asked = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(process.run(jobs.sleep_and_clean_up, marks, asked=asked))
+    await until((marks / "began").exists)
+
+    asked.set_result(Canceled(reason="enough"))
+    ended = await running
+
+    assert ended.outcome == Canceled(reason="enough")
+    assert (marks / "interrupted").exists()
+    assert (marks / "cleaned").exists()
+
+
+async def test_what_a_job_returns_after_it_was_asked_changes_nothing(process: Bench, marks: Path):
+    asked = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(process.run(jobs.swallow_interruption, marks, asked=asked))
+    await until((marks / "began").exists)
+
+    asked.set_result(Interrupted(reason="a deploy"))
+    ended = await running
+
+    assert ended.outcome == Interrupted(reason="a deploy")
+    assert ended.process.exit_code == 0
+
+
+async def test_a_jobs_own_sigterm_handler_wins(process: Bench, marks: Path):
+    asked = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(process.run(jobs.handle_sigterm_itself, marks, asked=asked))
+    await until((marks / "began").exists)
+
+    asked.set_result(Canceled())
+    ended = await running
+
+    assert ended.process.exit_code == 7
+    assert (marks / "own handler").exists()
+
+
+async def test_a_forked_copy_dies_of_sigterm_as_processes_do(process: Bench):
+    ended = await process.run(jobs.fork_and_terminate)
+
+    assert ended.outcome == Succeeded("-15")
+
+
+async def test_a_timeout_counts_the_import_of_the_module(process: Bench, tmp_path: Path, monkeypatch):
+    module = tmp_path / "slow_to_import.py"
+    module.write_text("import os, time\nif 'SLOW' in os.environ: time.sleep(600)\ndef work(): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import slow_to_import
+
+    from asyncjobs import job
+
+    ended = await process.run(job(slow_to_import.work), env={"SLOW": "1"}, timeout=0.3, kill_grace=0.1)
+
+    assert ended.outcome == TimedOut()
+
+
+# The tree
+
+
+async def test_a_grandchild_is_dead_after_a_timeout(process: Bench, marks: Path):
+    """F22, D12"""
+    ended = await process.run(jobs.leave_processes, marks, "daemon", True, timeout=1.0, kill_grace=0.0)
+
+    assert ended.outcome == TimedOut()
+    assert not any(map(alive, pids_in(marks)))
+
+
+@pytest.mark.parametrize("with_env", [True, False], ids=["with the token", "without it"])
+@pytest.mark.parametrize("kind", ["plain", "setsid", "daemon"])
+async def test_a_grandchild_is_dead_after_a_kill(process: Bench, marks: Path, kind, with_env):
+    """F22, D12"""
+    asked = asyncio.get_running_loop().create_future()
+    work = process.run(jobs.leave_processes, marks, kind, True, with_env, asked=asked, kill_grace=0.0)
+    running = asyncio.create_task(work)
+    await until((marks / "began").exists)
+
+    asked.set_result(Canceled())
+    ended = await running
+
+    assert ended.outcome == Canceled()
+    await until(lambda: not any(map(alive, pids_in(marks))))
+
+
+@pytest.mark.parametrize("kind", ["plain", "setsid", "daemon"])
+async def test_a_grandchild_is_dead_after_a_normal_end_and_reported(process: Bench, marks: Path, kind):
+    """F22, D12"""
+    ended = await process.run(jobs.leave_processes, marks, kind)
+
+    assert ended.outcome == Succeeded('"left"')
+    assert ended.process.leftovers == 1
+    assert not any(map(alive, pids_in(marks)))
+
+
+async def test_a_grandchild_of_a_crashed_job_is_dead(process: Bench, marks: Path):
+    """F22, D12"""
+    ended = await process.run(jobs.leave_one_and_crash, marks)
+
+    assert crash(ended).reason.startswith("exited with code 9")
+    assert ended.process.leftovers == 1
+    assert not any(map(alive, pids_in(marks)))
+
+
+async def test_a_grandchild_that_holds_stdout_open_delays_nothing(process: Bench, marks: Path):
+    """F22"""
+    ended = await process.run(jobs.leave_one_that_holds_stdout, marks)
+
+    assert ended.outcome == Succeeded('"left"')
+    assert not any(map(alive, pids_in(marks)))
+
+
+async def test_a_child_that_has_ended_already_is_not_left_behind(process: Bench):
+    ended = await process.run(jobs.leave_zombie)
+
+    assert ended.process.leftovers == 0
+
+
+async def test_a_job_may_use_a_process_pool(process: Bench):
+    ended = await process.run(jobs.use_process_pool)
+
+    assert ended.outcome == Succeeded("[1, 2]")
+    assert ended.process.leftovers == 0
+
+
+async def test_a_canceled_run_leaves_no_process(process: Bench, marks: Path):
+    running = asyncio.create_task(process.run(jobs.leave_processes, marks, "daemon", True))
+    await until((marks / "began").exists)
+
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert running.cancelled()
+    assert not any(map(alive, pids_in(marks)))
+
+
+async def test_a_run_that_is_canceled_again_and_again_leaves_no_process(process: Bench, marks: Path):
+    running = asyncio.create_task(process.run(jobs.leave_processes, marks, "setsid", True))
+    await until((marks / "began").exists)
+
+    while not running.done():
+        running.cancel()
+        await asyncio.sleep(0)
+
+    assert running.cancelled()
+    assert not any(map(alive, pids_in(marks)))
+
+
+@pytest.mark.parametrize("turns", range(0, 12, 2))
+async def test_a_run_that_is_canceled_while_it_starts_leaves_no_process(process: Bench, marks: Path, turns):
+    running = asyncio.create_task(process.run(jobs.ignore_sigterm, marks))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert running.cancelled()
+
+
+async def test_two_hundred_runs_leak_no_descriptor_process_or_thread(process: Bench):
+    async def eight() -> None:
+        await asyncio.gather(*(process.run(light_jobs.nothing, id=f"job-{n}") for n in range(8)))
+
+    await eight()
+    await process.runner.close()
+    await until(lambda: threading.active_count() == 1)
+    before = len(os.listdir("/proc/self/fd"))
+
+    for _ in range(25):
+        await eight()
+    await process.runner.close()
+
+    await until(lambda: threading.active_count() == 1)
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+# The module
+
+
+async def test_a_module_that_can_not_be_imported_fails_the_attempt(process: Bench, tmp_path: Path, monkeypatch):
+    """F54"""
+    module = tmp_path / "broken_later.py"
+    module.write_text("def work(): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import broken_later
+
+    from asyncjobs import job
+
+    definition = job(broken_later.work)
+    module.write_text("import nowhere_to_be_found_at_all\n")
+    ended = await process.run(definition)
+
+    assert isinstance(ended.outcome, Failed)
+    assert (ended.outcome.error.kind, ended.outcome.error.class_name) == ("import", "ModuleNotFoundError")
+    assert ended.outcome.error.traceback is not None
+    assert "broken_later.py" in ended.outcome.error.traceback
+
+
+async def test_a_function_that_is_gone_fails_the_attempt(process: Bench, tmp_path: Path, monkeypatch):
+    """F54"""
+    module = tmp_path / "renamed_later.py"
+    module.write_text("def work(): pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import renamed_later
+
+    from asyncjobs import job
+
+    definition = job(renamed_later.work)
+    module.write_text("def work_renamed(): pass\n")
+    ended = await process.run(definition)
+
+    assert isinstance(ended.outcome, Failed)
+    assert ended.outcome.error.kind == "import"
+    assert "renamed_later has no 'work'" in ended.outcome.error.message
+
+
+async def test_a_function_without_a_decorator_is_called_too(process: Bench):
+    from asyncjobs import job
+
+    ended = await process.run(job(jobs.plain_function), 2)
+
+    assert ended.outcome == Succeeded("4")

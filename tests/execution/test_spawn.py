@@ -1,0 +1,429 @@
+"""What is particular to a fresh interpreter per job: its start, its standbys, its main module."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import jobs_for_tests as jobs
+import light_jobs
+import pytest
+from bench import Bench, alive, until
+
+from asyncjobs.execution import NotStarted, tree
+from asyncjobs.execution import process as process_module
+from asyncjobs.execution import spawned as spawned_module
+from asyncjobs.execution import standbys as standbys_module
+from asyncjobs.model.outcome import Canceled, Crashed, Succeeded, TimedOut
+
+
+def children() -> set[int]:
+    return {each.pid for each in tree.descendants(os.getpid())}
+
+
+async def standbys_after_a_run(spawn: Bench) -> set[int]:
+    await spawn.run(light_jobs.nothing)
+    await until(children)
+    return children()
+
+
+# Standbys
+
+
+async def test_nothing_is_started_before_the_first_run(spawn: Bench):
+    await asyncio.sleep(0)
+
+    assert children() == set()
+
+
+async def test_after_a_run_a_process_waits_for_the_next(spawn: Bench):
+    waiting = await standbys_after_a_run(spawn)
+
+    ended = await spawn.run(light_jobs.nothing)
+
+    assert ended.process.pid in waiting
+
+
+async def test_a_standby_found_dead_is_replaced(spawn: Bench):
+    for pid in await standbys_after_a_run(spawn):
+        os.kill(pid, signal.SIGKILL)
+
+    ended = await spawn.run(light_jobs.nothing)
+
+    assert ended.outcome == Succeeded("null")
+
+
+async def test_a_standby_that_dies_with_its_request_unread_is_replaced(spawn: Bench, monkeypatch):
+    waiting = await standbys_after_a_run(spawn)
+    for pid in waiting:
+        os.kill(pid, signal.SIGSTOP)
+    running = asyncio.create_task(spawn.run(light_jobs.nothing))
+    await until(lambda: len(children() - waiting) > 0 or len(children()) >= len(waiting))
+
+    for pid in waiting:
+        os.kill(pid, signal.SIGKILL)
+    ended = await running
+
+    assert ended.outcome == Succeeded("null")
+    assert ended.process.pid not in waiting
+
+
+async def test_standbys_end_when_nothing_has_run_for_a_while(spawn: Bench, monkeypatch):
+    monkeypatch.setattr(standbys_module, "IDLE", 0.05)
+    await standbys_after_a_run(spawn)
+
+    await until(lambda: not children())
+
+
+async def test_close_ends_the_standbys(spawn: Bench):
+    await standbys_after_a_run(spawn)
+
+    await spawn.runner.close()
+
+    assert children() == set()
+
+
+async def test_close_ends_a_standby_that_does_not_listen(spawn: Bench):
+    for pid in await standbys_after_a_run(spawn):
+        os.kill(pid, signal.SIGSTOP)
+
+    await spawn.runner.close()
+
+    assert children() == set()
+
+
+async def test_a_job_imports_little_beside_its_module(spawn: Bench):
+    ended = await spawn.run(light_jobs.modules)
+
+    assert isinstance(ended.outcome, Succeeded)
+    dear = {"json", "typing", "asyncio", "threading", "signal", "os", "traceback", "asyncjobs.codec"}
+    assert not dear & set(json.loads(ended.outcome.result_json))
+
+
+async def test_site_is_run_only_where_an_editable_install_needs_it(spawn: Bench, monkeypatch):
+    finder = type("EditableFinder", (), {"__module__": "__editable___package_finder", "find_spec": lambda *_: None})
+    without = await spawn.run(light_jobs.modules)
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, finder])
+
+    with_it = await spawn.run(light_jobs.modules)
+
+    assert isinstance(without.outcome, Succeeded)
+    assert isinstance(with_it.outcome, Succeeded)
+    assert '"site"' not in without.outcome.result_json
+    assert '"site"' in with_it.outcome.result_json
+
+
+# Starts that fail
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM])
+async def test_want_of_resources_is_no_attempt(spawn: Bench, monkeypatch, number):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+
+    with pytest.raises(NotStarted, match=os.strerror(number)):
+        await spawn.run(light_jobs.nothing)
+
+
+async def test_want_of_descriptors_is_no_attempt_and_leaks_none(spawn: Bench):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_before = sorted(os.listdir("/proc/self/fd"))
+    taken: list[int] = []
+    refused = 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        for _ in range(12):
+            os.close(taken.pop())
+            try:
+                await spawn.run(light_jobs.nothing)
+            except NotStarted:
+                refused += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for each in taken:
+            os.close(each)
+    await spawn.runner.close()
+
+    assert 3 < refused < 12
+    await until(lambda: sorted(os.listdir("/proc/self/fd")) == open_before)
+
+
+async def test_want_of_threads_is_no_attempt_and_leaves_no_process(spawn: Bench, monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("asyncio-waitpid"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    with pytest.raises(NotStarted, match="thread"):
+        await spawn.run(light_jobs.nothing)
+    await until(lambda: not children())
+
+
+async def test_a_missing_interpreter_is_no_attempt(spawn: Bench, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+
+    with pytest.raises(NotStarted, match="/nowhere/python"):
+        await spawn.run(light_jobs.nothing)
+
+
+async def test_an_interpreter_that_does_not_come_up_is_no_attempt(spawn: Bench, monkeypatch):
+    monkeypatch.setattr(spawned_module, "_CHILD", "/nowhere/child.py")
+
+    with pytest.raises(NotStarted, match="FileNotFoundError"):
+        await spawn.run(light_jobs.nothing)
+
+
+# Processes that resist
+
+
+async def test_a_process_that_can_not_be_killed_settles_its_attempt_and_stays_busy(
+    spawn: Bench, marks: Path, monkeypatch
+):
+    """F24"""
+    monkeypatch.setattr(tree, "kill_tree", lambda pid, started: 0)
+    monkeypatch.setattr(tree, "sweep", lambda token: 0)
+    monkeypatch.setattr(spawned_module, "KILL_BOUND", 0.05)
+
+    ended = await spawn.run(jobs.ignore_sigterm, marks, timeout=0.5, kill_grace=0.0)
+    was_busy = ended.busy is not None and not ended.busy.done()
+    assert ended.process.pid is not None
+    os.kill(ended.process.pid, signal.SIGKILL)
+    assert ended.busy is not None
+    await ended.busy
+
+    assert ended.outcome == TimedOut(transient=True)
+    assert was_busy
+
+
+async def test_a_kill_without_threads_to_be_had_blocks_but_happens(spawn: Bench, marks: Path, monkeypatch):
+    asked = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(spawn.run(jobs.ignore_sigterm, marks, asked=asked, kill_grace=0.0))
+    await until((marks / "began").exists)
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    asked.set_result(Canceled())
+
+    assert (await running).process.signal == signal.SIGKILL
+
+
+async def test_a_reply_counts_though_its_process_does_not_exit(spawn: Bench, monkeypatch, tmp_path: Path):
+    reply = b'{"ok": true, "rss": 1, "cpu": 1, "leftovers": 0}'
+    child = tmp_path / "child.py"
+    child.write_text(
+        textwrap.dedent(f"""
+        import os, time
+        def main(channel, parent):
+            os.read(channel, 100_000)
+            os.write(channel, ({len(reply)}).to_bytes(4, "big") + (1).to_bytes(4, "big") + {reply!r} + b"7")
+            time.sleep(600)
+        """)
+    )
+    monkeypatch.setattr(spawned_module, "_CHILD", str(child))
+    monkeypatch.setattr(process_module, "_EXIT_BOUND", 0.05)
+
+    ended = await spawn.run(light_jobs.nothing, kill_grace=0.05)
+
+    assert ended.outcome == Succeeded("7")
+    assert ended.process.signal == signal.SIGKILL
+
+
+async def test_a_reply_followed_by_another_exit_code_does_not_count(spawn: Bench, monkeypatch, tmp_path: Path):
+    reply = b'{"ok": true, "rss": 1, "cpu": 1, "leftovers": 0}'
+    child = tmp_path / "child.py"
+    child.write_text(
+        textwrap.dedent(f"""
+        import os
+        def main(channel, parent):
+            os.read(channel, 100_000)
+            os.write(channel, ({len(reply)}).to_bytes(4, "big") + (1).to_bytes(4, "big") + {reply!r} + b"7")
+            os._exit(4)
+        """)
+    )
+    monkeypatch.setattr(spawned_module, "_CHILD", str(child))
+
+    ended = await spawn.run(light_jobs.nothing)
+
+    assert ended.outcome == Crashed(reason="exited with code 4 after its reply")
+
+
+async def test_a_reply_above_the_limit_is_a_crash(spawn: Bench, monkeypatch, tmp_path: Path):
+    child = tmp_path / "child.py"
+    child.write_text(
+        textwrap.dedent("""
+        import os
+        def main(channel, parent):
+            os.read(channel, 100_000)
+            os.write(channel, (2).to_bytes(4, "big") + (6_000_001).to_bytes(4, "big") + b"{}")
+            os.read(channel, 1)
+        """)
+    )
+    monkeypatch.setattr(spawned_module, "_CHILD", str(child))
+
+    ended = await spawn.run(light_jobs.nothing)
+
+    assert isinstance(ended.outcome, Crashed)
+    assert ended.outcome.reason.startswith("garbage on the control channel: a payload of 6000001 bytes")
+
+
+# The engine's death
+
+
+async def test_an_engine_killed_outright_leaves_no_process(tmp_path: Path):
+    """F02"""
+    engine = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("engine_for_tests.py")), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        await until((tmp_path / "began").exists)
+        below = {each.pid for each in tree.descendants(engine.pid)}
+    finally:
+        engine.kill()
+        await asyncio.to_thread(engine.wait)
+
+    assert len(below) >= 1
+    await until(lambda: not any(map(alive, below)))
+
+
+async def test_what_a_dead_engine_left_is_found_by_its_id(tmp_path: Path):
+    """F02, D10"""
+    engine = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("engine_for_tests.py")), str(tmp_path), "setsid"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    await until((tmp_path / "began").exists)
+    engine.kill()
+    await asyncio.to_thread(engine.wait)
+
+    swept = await asyncio.to_thread(tree.sweep, "engine-in-a-script")
+
+    assert swept >= 1
+    assert not alive(int((tmp_path / "pids").read_text()))
+
+
+async def test_a_host_that_forks_keeps_no_standby_alive(spawn: Bench):
+    await standbys_after_a_run(spawn)
+    copy = os.fork()
+    if copy == 0:
+        signal.pause()
+        os._exit(0)
+
+    await spawn.runner.close()
+    left = children() - {copy}
+    os.kill(copy, signal.SIGKILL)
+    os.waitpid(copy, 0)
+
+    assert left == set()
+
+
+# The main module
+
+
+SCRIPT = """
+    import asyncio, sys
+    from asyncjobs import job
+    {imports}
+
+    @job
+    def where() -> list:
+        return [__name__, __package__ or "", sys.argv[1:], {value}]
+
+    @job
+    def fail() -> None:
+        raise OwnError("from main")
+
+    class OwnError(Exception):
+        pass
+
+    if __name__ == "__main__":
+        import bench
+        from asyncjobs.execution.process import SpawnRunner
+
+        async def main():
+            one = bench.Bench(SpawnRunner(engine_id="script", settings=bench.SETTINGS))
+            good = await one.run(where)
+            bad = await one.run(job(transient_error_classes=[OwnError])(fail.function))
+            await one.runner.close()
+            print(good.outcome.result_json)
+            print(bad.outcome.error.class_name, bad.outcome.transient)
+
+        asyncio.run(main())
+"""
+
+
+def run_script(*arguments: str, cwd: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments, "an argument"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_job_defined_in_the_script_itself_runs(tmp_path: Path):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0)))
+
+    lines = run_script("script.py", cwd=tmp_path)
+
+    assert lines == ['["__asyncjobs_main__", "", ["an argument"], 0]', "__main__.OwnError True"]
+
+
+def test_a_job_defined_in_a_module_run_by_name_runs(tmp_path: Path):
+    package = tmp_path / "package_of_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "other.py").write_text("VALUE = 5")
+    program = SCRIPT.format(imports="from .other import VALUE", value="VALUE")
+    (package / "program.py").write_text(textwrap.dedent(program))
+
+    lines = run_script("-m", "package_of_test.program", cwd=tmp_path)
+
+    assert lines == [
+        '["__asyncjobs_main__", "package_of_test", ["an argument"], 5]',
+        "__main__.OwnError True",
+    ]
+
+
+def test_a_job_defined_in_a_package_run_by_name_runs(tmp_path: Path):
+    package = tmp_path / "package_of_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0)))
+
+    lines = run_script("-m", "package_of_test", cwd=tmp_path)
+
+    assert lines[0] == '["__asyncjobs_main__", "package_of_test", ["an argument"], 0]'
+
+
+def test_a_job_defined_in_a_folder_that_is_run_runs(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__main__.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0)))
+
+    lines = run_script("folder", cwd=tmp_path)
+
+    assert lines[0] == '["__asyncjobs_main__", "", ["an argument"], 0]'
