@@ -1,0 +1,173 @@
+"""Each statement takes the index meant for it, on a table of every status (F10, F73).
+
+SQLite has no statistics here, as in the files of users.
+"""
+
+import sqlite3
+
+import pytest
+
+from asyncjobs.model.job import JobStatus
+from asyncjobs.store import JobFilter, statements
+from asyncjobs.store.migrations import migrations
+from asyncjobs.store.rows import attempt_row, fenced_row, micros
+from builders import FAILED, HOUR, NOON, make_attempt, make_id, make_running, make_transition
+
+NOW = micros(NOON)
+A_JOB = make_running()
+ENDED_IN_THE_PAST = JobFilter(finished_before=NOON)
+
+FILL = """
+WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 19999)
+INSERT INTO jobs (id, name, key, status, priority, attempt, retry_count, interruptions, engine_id, created_at,
+    run_at, finished_at, kill_grace, max_retries, retry_delay, retry_max_delay, params)
+SELECT printf('01bbe6f9-2600-7000-8000-%012x', i), 'name ' || (i % 7), CASE WHEN i % 5 = 0 THEN 'key ' || i END,
+    status, i % 3, 1, 0, 0, 'engine ' || (i % 4), :now + i, :now + i,
+    CASE WHEN status IN ('PENDING', 'RUNNING') THEN NULL ELSE :now + i END, 2, 3, 15, 60, '{"value": 1}'
+FROM (SELECT i, CASE i % 20 WHEN 0 THEN 'RUNNING' WHEN 1 THEN 'FAILED' WHEN 2 THEN 'TIMEOUT' WHEN 3 THEN 'CANCELED'
+    WHEN 4 THEN 'SUCCEEDED' WHEN 5 THEN 'SUCCEEDED' ELSE 'PENDING' END AS status FROM n)
+"""
+
+
+@pytest.fixture(scope="module")
+def connection():
+    connection = sqlite3.connect(":memory:")
+    for _, script in migrations():
+        for statement in script:
+            connection.execute(statement)
+    connection.execute(FILL, {"now": NOW})
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def plan(connection):
+    """Return the lines of SQLite's plan for a step."""
+
+    def explain(step):
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {step.sql}", step.parameters[0])
+        return [row[3].replace("COVERING INDEX", "INDEX") for row in rows]
+
+    return explain
+
+
+def newest(status=None, before=None, **wanted):
+    return statements.newest_jobs(JobFilter(**wanted), status=status, limit=100, before=before)
+
+
+CLAIM = statements.claim_jobs(name="name 1", limit=8, engine_id="engine-a", now=NOW)
+RETRIED = make_transition(JobStatus.PENDING)
+FINISH, HISTORY, STATUS = statements.finish_attempt(
+    fenced=fenced_row(A_JOB, RETRIED, now=NOON), attempt=attempt_row(make_attempt(A_JOB))
+)
+DELETE_HISTORY, DELETE = statements.delete_final(JobFilter(), limit=500)
+DELETE_OLD_HISTORY, DELETE_OLD = statements.delete_final(ENDED_IN_THE_PAST, limit=500)
+IDS = '["a", "b"]'
+
+PLANS = {
+    "claim": (CLAIM, "SEARCH waiting USING INDEX jobs_waiting (name=? AND priority=? AND run_at<?)"),
+    "claim's update": (CLAIM, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
+    "next run_at": (
+        statements.next_run_at(name="name 1"),
+        "SEARCH jobs USING INDEX jobs_waiting (name=? AND priority=?)",
+    ),
+    "finish": (FINISH, "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "status after finish": (STATUS, "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "get": (statements.job_by_id("a"), "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "history": (statements.attempts_of("a"), "SEARCH job_attempts USING PRIMARY KEY (job_id=?)"),
+    "cancel": (
+        statements.cancel_waiting(job_id="a", error="{}", now=NOW),
+        "SEARCH jobs USING INDEX jobs_id (id=?)",
+    ),
+    "ask to cancel": (
+        statements.ask_running_to_cancel(job_id="a", now=NOW),
+        "SEARCH jobs USING INDEX jobs_id (id=?)",
+    ),
+    "retry": (statements.retry_final(job_id="a", now=NOW), "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "running": (statements.running_under("engine 1"), "SEARCH jobs USING INDEX jobs_running (engine_id=?)"),
+    "keys": (
+        statements.jobs_with_keys([("name 1", "key 1")]),
+        "SEARCH jobs USING INDEX jobs_key (name=? AND key=?)",
+    ),
+    "settled: ended": (statements.ended_among(IDS), "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "settled: missing": (statements.missing_among(IDS), "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "list": (newest(), "SCAN jobs USING INDEX jobs_id"),
+    "list from a cursor": (newest(before=make_id()), "SEARCH jobs USING INDEX jobs_id (id<?)"),
+    "list by name": (newest(names=["name 1"]), "SEARCH jobs USING INDEX jobs_name (name=?)"),
+    "list by name from a cursor": (
+        newest(names=["name 1"], before=make_id()),
+        "SEARCH jobs USING INDEX jobs_name (name=? AND id<?)",
+    ),
+    "list of PENDING": (newest(JobStatus.PENDING), "SCAN jobs USING INDEX jobs_pending"),
+    "list of PENDING from a cursor": (
+        newest(JobStatus.PENDING, before=make_id()),
+        "SEARCH jobs USING INDEX jobs_pending (id<?)",
+    ),
+    "list by time of creation": (
+        newest(created_after=NOON, created_before=NOON + HOUR),
+        "SEARCH jobs USING INDEX jobs_id (id>? AND id<?)",
+    ),
+    "delete": (DELETE, "SEARCH jobs USING INDEX jobs_ended (status=?)"),
+    "delete by age": (DELETE_OLD, "SEARCH jobs USING INDEX jobs_ended (status=? AND id<?)"),
+    "delete's update": (DELETE_OLD, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
+    "delete of history": (DELETE_OLD_HISTORY, "SEARCH job_attempts USING PRIMARY KEY (job_id=?)"),
+    "delete of history, its jobs": (DELETE_HISTORY, "SEARCH jobs USING INDEX jobs_ended (status=?)"),
+}
+ENDED = [status for status in JobStatus if status.is_final]
+
+
+@pytest.mark.parametrize(("step", "line"), [pytest.param(*each, id=name) for name, each in PLANS.items()])
+def test_a_statement_takes_the_index_meant_for_it(plan, step, line):
+    """F73"""
+    assert line in plan(step)
+
+
+@pytest.mark.parametrize("status", ENDED)
+def test_a_list_of_an_end_walks_its_part_of_one_index(plan, status):
+    """F73, F76"""
+    assert plan(newest(status)) == ["SEARCH jobs USING INDEX jobs_ended (status=?)"]
+
+
+@pytest.mark.xfail(reason="the planner walks all ids rather than sort the few rows", strict=True)
+@pytest.mark.parametrize("before", [None, make_id()], ids=["first page", "next page"])
+def test_a_list_of_what_runs_sorts_the_rows_of_one_index(plan, before):
+    """F73, F76"""
+    assert "SCAN jobs USING INDEX jobs_running" in plan(newest(JobStatus.RUNNING, before=before))
+
+
+@pytest.mark.parametrize("status", ENDED)
+def test_the_next_page_of_an_end_begins_at_its_cursor(plan, status):
+    """F76"""
+    assert plan(newest(status, before=make_id())) == ["SEARCH jobs USING INDEX jobs_ended (status=? AND id<?)"]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [pytest.param(step, id=name) for name, (step, line) in PLANS.items() if line.startswith("SEARCH")],
+)
+def test_no_statement_scans_the_jobs(plan, step):
+    """F73, D23"""
+    assert [line for line in plan(step) if line.startswith("SCAN jobs")] == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(newest(), id="all"),
+        pytest.param(newest(names=["name 1"]), id="a name"),
+        pytest.param(newest(JobStatus.PENDING), id="PENDING"),
+        pytest.param(newest(JobStatus.FAILED), id="FAILED"),
+        pytest.param(CLAIM, id="claim"),
+    ],
+)
+def test_nothing_is_sorted_that_an_index_has_in_order(plan, step):
+    """F73, F76"""
+    assert [line for line in plan(step) if "TEMP B-TREE" in line] == []
+
+
+def test_the_update_of_a_finish_uses_no_other_index_than_the_ids(plan):
+    fenced = fenced_row(A_JOB, FAILED, now=NOON)
+
+    [update, _history] = statements.finish_attempt(fenced=fenced, attempt=attempt_row(make_attempt(A_JOB)))
+
+    assert plan(update) == ["SEARCH jobs USING INDEX jobs_id (id=?)"]

@@ -1,0 +1,237 @@
+import pytest
+
+from asyncjobs.errors import SettingsError
+from asyncjobs.settings import MEBIBYTE, Settings
+
+DEFAULTS = {
+    "max_retries": 3,
+    "retry_delay": 15.0,
+    "retry_max_delay": 60.0,
+    "timeout": None,
+    "kill_grace": 2.0,
+    "stop_grace": 10.0,
+    "interruptions": 10,
+    "max_params_bytes": 10 * MEBIBYTE,
+    "max_result_bytes": 10 * MEBIBYTE,
+    "max_output_bytes": MEBIBYTE,
+    "allowed_jobs": None,
+    "jobs": (),
+    "sqlite_synchronous": "NORMAL",
+}
+WRONG = [
+    ("max_retries", -1),
+    ("max_retries", "three"),
+    ("max_retries", "1.5"),
+    ("max_retries", 1.5),
+    ("max_retries", True),
+    ("max_retries", None),
+    ("retry_delay", -0.1),
+    ("retry_delay", "soon"),
+    ("retry_delay", "nan"),
+    ("retry_delay", float("inf")),
+    ("retry_delay", False),
+    ("retry_max_delay", "1e999"),
+    ("timeout", 0),
+    ("timeout", -1),
+    ("timeout", "never"),
+    ("timeout", "inf"),
+    ("kill_grace", -1),
+    ("stop_grace", [1]),
+    ("interruptions", -1),
+    ("isolation", "docker"),
+    ("isolation", None),
+    ("max_params_bytes", 0),
+    ("max_params_bytes", "10MB"),
+    ("max_result_bytes", 1),
+    ("max_output_bytes", -1),
+    ("allowed_jobs", 7),
+    ("allowed_jobs", ["a", 7]),
+    ("jobs", None),
+    ("jobs", {"a": 1}),
+    ("sqlite_synchronous", "OFF"),
+    ("sqlite_synchronous", 1),
+]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A working directory of its own; nothing of asyncjobs in the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.__dataclass_fields__:
+        monkeypatch.delenv(f"ASYNCJOBS_{name.upper()}", raising=False)
+    return tmp_path
+
+
+def write_table(folder, *lines):
+    (folder / "pyproject.toml").write_text("\n".join(["[tool.asyncjobs]", *lines]))
+
+
+@pytest.mark.parametrize(("name", "value"), DEFAULTS.items())
+def test_what_nobody_sets_has_its_default(name, value):
+    assert getattr(Settings(), name) == value
+
+
+def test_the_table_of_the_project_wins_over_the_default(folder):
+    write_table(folder, "max_retries = 5")
+
+    assert Settings().max_retries == 5
+
+
+def test_the_environment_wins_over_the_table(folder, monkeypatch):
+    write_table(folder, "max_retries = 5")
+    monkeypatch.setenv("ASYNCJOBS_MAX_RETRIES", "6")
+
+    assert Settings().max_retries == 6
+
+
+def test_a_keyword_wins_over_the_environment(folder, monkeypatch):
+    write_table(folder, "max_retries = 5")
+    monkeypatch.setenv("ASYNCJOBS_MAX_RETRIES", "6")
+
+    assert Settings(max_retries=7).max_retries == 7
+
+
+def test_a_keyword_of_none_wins_too(monkeypatch):
+    monkeypatch.setenv("ASYNCJOBS_TIMEOUT", "30")
+
+    assert Settings(timeout=None).timeout is None
+
+
+def test_each_setting_is_looked_for_on_its_own(folder, monkeypatch):
+    write_table(folder, "retry_delay = 1.5")
+    monkeypatch.setenv("ASYNCJOBS_KILL_GRACE", "3")
+
+    settings = Settings(max_retries=7)
+
+    assert (settings.retry_delay, settings.kill_grace, settings.max_retries) == (1.5, 3.0, 7)
+
+
+def test_the_table_is_that_of_the_nearest_project_above(folder, monkeypatch):
+    write_table(folder, "max_retries = 5")
+    (folder / "src" / "package").mkdir(parents=True)
+    monkeypatch.chdir(folder / "src" / "package")
+
+    assert Settings().max_retries == 5
+
+
+def test_a_project_without_a_table_hides_the_ones_above(folder, monkeypatch):
+    write_table(folder, "max_retries = 5")
+    (folder / "inner").mkdir()
+    (folder / "inner" / "pyproject.toml").write_text("[project]\nname = 'inner'")
+    monkeypatch.chdir(folder / "inner")
+
+    assert Settings().max_retries == 3
+
+
+def test_the_environment_is_read_when_settings_are_made(monkeypatch):
+    before = Settings()
+    monkeypatch.setenv("ASYNCJOBS_MAX_RETRIES", "6")
+
+    assert (before.max_retries, Settings().max_retries) == (3, 6)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("a", ("a",)), ("a,b", ("a", "b")), (" a , b ,", ("a", "b")), ("", ()), (",", ())],
+)
+def test_a_list_in_the_environment_is_separated_by_commas(monkeypatch, text, names):
+    monkeypatch.setenv("ASYNCJOBS_ALLOWED_JOBS", text)
+
+    assert Settings().allowed_jobs == names
+
+
+def test_a_list_in_the_table_is_a_list(folder):
+    write_table(folder, 'jobs = ["app.jobs.resize", "app.jobs.send"]')
+
+    assert Settings().jobs == ("app.jobs.resize", "app.jobs.send")
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ("a", "b"), "a,b"], ids=["list", "tuple", "text"])
+def test_a_list_by_keyword_has_any_form(names):
+    assert Settings(allowed_jobs=names).allowed_jobs == ("a", "b")
+
+
+def test_an_empty_timeout_in_the_environment_is_none(monkeypatch):
+    monkeypatch.setenv("ASYNCJOBS_TIMEOUT", "")
+
+    assert Settings().timeout is None
+
+
+def test_the_level_of_synchronous_may_be_written_small():
+    assert Settings(sqlite_synchronous="full").sqlite_synchronous == "FULL"
+
+
+@pytest.mark.parametrize("isolation", ["spawn", "inline"])
+def test_an_isolation_is_taken_by_its_name(isolation):
+    assert Settings(isolation=isolation).isolation == isolation
+
+
+def test_numbers_become_floats_where_seconds_are_meant():
+    assert isinstance(Settings(kill_grace=1).kill_grace, float)
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
+    with pytest.raises(SettingsError, match=name):
+        Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("max_retries", "three"), ("timeout", "-1"), ("max_output_bytes", ""), ("sqlite_synchronous", "OFF")],
+)
+def test_a_value_of_the_environment_that_cannot_be_used_is_refused_by_name(monkeypatch, name, text):
+    monkeypatch.setenv(f"ASYNCJOBS_{name.upper()}", text)
+
+    with pytest.raises(SettingsError, match=name):
+        Settings()
+
+
+@pytest.mark.parametrize("line", ["max_retries = true", "max_retries = 1.0", 'max_retries = "x"', "max_retries = []"])
+def test_a_value_of_the_table_that_cannot_be_used_is_refused_by_name(folder, line):
+    write_table(folder, line)
+
+    with pytest.raises(SettingsError, match="max_retries"):
+        Settings()
+
+
+def test_an_unknown_name_in_the_table_is_refused(folder):
+    write_table(folder, "max_retry = 3")
+
+    with pytest.raises(SettingsError, match=r"pyproject\.toml has unknown settings: max_retry"):
+        Settings()
+
+
+@pytest.mark.parametrize("content", [b"[tool.asyncjobs", b"\xff\xfe"], ids=["no TOML", "no UTF-8"])
+def test_a_project_file_that_cannot_be_read_is_named(folder, content):
+    (folder / "pyproject.toml").write_bytes(content)
+
+    with pytest.raises(SettingsError, match=r"pyproject\.toml can't be read"):
+        Settings()
+
+
+@pytest.mark.xfail(reason="a table that is none is taken for one", raises=(TypeError, AttributeError), strict=True)
+@pytest.mark.parametrize("content", ["tool = 7", "[tool]\nasyncjobs = 7"])
+def test_a_table_that_is_none_is_refused(folder, content):
+    (folder / "pyproject.toml").write_text(content)
+
+    with pytest.raises(SettingsError, match=r"tool\.asyncjobs"):
+        Settings()
+
+
+@pytest.mark.xfail(reason="float() of a huge integer overflows", raises=OverflowError, strict=True)
+def test_seconds_beyond_every_float_are_refused():
+    with pytest.raises(SettingsError, match="retry_delay"):
+        Settings(retry_delay=10**400)
+
+
+@pytest.mark.xfail(reason="there is no upper limit, and the store takes 64 bits", strict=True)
+@pytest.mark.parametrize("name", ["max_retries", "retry_delay", "timeout", "stop_grace"])
+def test_a_number_beyond_all_use_is_refused(name):
+    with pytest.raises(SettingsError, match=name):
+        Settings(**{name: 2**63})
+
+
+def test_settings_are_frozen():
+    with pytest.raises(AttributeError):
+        Settings().max_retries = 7

@@ -1,0 +1,198 @@
+import logging
+
+import pytest
+
+from asyncjobs.model.job import JobStatus
+from asyncjobs.telemetry import (
+    EngineRescued,
+    EngineStarted,
+    EngineStopped,
+    Events,
+    JobFinished,
+    JobInterrupted,
+    JobOutput,
+    JobRetryScheduled,
+    JobStarted,
+    JobSubmitted,
+    LeaseLost,
+    LeftoversKilled,
+    StartPaused,
+    TaskCrashed,
+    log,
+)
+from builders import NOON, make_error, make_job, make_running
+
+WAITING = make_job(id="job-1")
+RUNNING = make_running(id="job-1", attempt=2, retry_count=1)
+SUCCEEDED = make_running(id="job-1", attempt=2, status=JobStatus.SUCCEEDED)
+FAILED = make_running(id="job-1", attempt=2, status=JobStatus.FAILED, error=make_error())
+TIMEOUT = make_running(
+    id="job-1", attempt=2, status=JobStatus.TIMEOUT, error=make_error(class_name=None, message="too slow")
+)
+LABEL = "thumbnail job-1 attempt 2"
+LINES = {
+    "submitted": (JobSubmitted(WAITING), "INFO", "thumbnail job-1 submitted"),
+    "started": (JobStarted(RUNNING), "INFO", f"{LABEL} started"),
+    "output": (JobOutput(RUNNING, "stdout", "50 %\n"), "INFO", f"{LABEL} stdout | 50 %"),
+    "succeeded": (JobFinished(SUCCEEDED), "INFO", f"{LABEL} SUCCEEDED"),
+    "failed": (JobFinished(FAILED), "WARNING", f"{LABEL} FAILED: OSError: disk full"),
+    "timeout": (JobFinished(TIMEOUT), "WARNING", f"{LABEL} TIMEOUT: too slow"),
+    "retried": (
+        JobRetryScheduled(RUNNING, make_error(), NOON),
+        "WARNING",
+        f"{LABEL} retry 1 at 2030-06-01 12:00:00+00:00: OSError: disk full",
+    ),
+    "interrupted": (
+        JobInterrupted(RUNNING, "its engine stopped"),
+        "WARNING",
+        f"{LABEL} interrupted: its engine stopped; it is PENDING again",
+    ),
+    "lease lost": (
+        LeaseLost(RUNNING, "succeeded"),
+        "WARNING",
+        f"{LABEL} succeeded too late: the row had moved on and stays",
+    ),
+    "leftovers": (
+        LeftoversKilled(RUNNING, 3),
+        "WARNING",
+        f"{LABEL} left 3 processes behind; they were killed",
+    ),
+    "engine started": (EngineStarted("e1", ("a", "b")), "INFO", "engine e1 started for a, b"),
+    "engine without jobs": (EngineStarted("e1", ()), "INFO", "engine e1 started for no jobs"),
+    "engine stopped": (EngineStopped("e1"), "INFO", "engine e1 stopped"),
+    "rescue": (
+        EngineRescued("e1", "e2", 3),
+        "WARNING",
+        "engine e1 gave back 3 jobs of the dead engine e2",
+    ),
+    "crash": (
+        TaskCrashed("watching", OSError(), False),
+        "ERROR",
+        "internal task watching crashed, started again",
+    ),
+    "last crash": (
+        TaskCrashed("watching", OSError(), True),
+        "ERROR",
+        "internal task watching crashed, the engine has failed",
+    ),
+    "paused": (
+        StartPaused("thumbnail", "EMFILE", 0.5),
+        "WARNING",
+        "no process for thumbnail (EMFILE); next try in 0.5 s",
+    ),
+}
+
+
+def fail(_event):
+    raise ValueError("a listener of the application")
+
+
+async def test_every_listener_hears_every_event_in_order():
+    heard = []
+    events = Events(lambda event: heard.append(("first", event)))
+    events.subscribe(lambda event: heard.append(("second", event)))
+
+    events.emit(JobStarted(RUNNING))
+    events.emit(JobFinished(SUCCEEDED))
+
+    assert [(who, type(event)) for who, event in heard] == [
+        ("first", JobStarted),
+        ("second", JobStarted),
+        ("first", JobFinished),
+        ("second", JobFinished),
+    ]
+
+
+def test_a_listener_that_raises_harms_nobody(caplog):
+    """F67"""
+    heard = []
+    events = Events(fail)
+    events.subscribe(heard.append)
+
+    events.emit(JobStarted(RUNNING))
+
+    assert heard == [JobStarted(RUNNING)]
+    assert [record.getMessage() for record in caplog.records] == ["a listener failed on JobStarted"]
+
+
+def test_a_listener_that_raises_is_told_the_next_event_too():
+    """F67"""
+    heard = []
+
+    def note_and_fail(event):
+        heard.append(event)
+        raise ValueError(event)
+
+    events = Events(note_and_fail)
+
+    events.emit(EngineStopped("e1"))
+    events.emit(EngineStopped("e2"))
+
+    assert heard == [EngineStopped("e1"), EngineStopped("e2")]
+
+
+def test_a_listener_that_unsubscribed_hears_nothing_more():
+    heard = []
+    events = Events()
+    unsubscribe = events.subscribe(heard.append)
+
+    unsubscribe()
+    events.emit(EngineStopped("e1"))
+
+    assert heard == []
+
+
+def test_unsubscribing_twice_does_nothing():
+    events = Events()
+    unsubscribe = events.subscribe(fail)
+    unsubscribe()
+
+    unsubscribe()
+
+    events.emit(EngineStopped("e1"))
+
+
+def test_a_listener_may_unsubscribe_while_it_is_told():
+    heard = []
+    events = Events()
+    unsubscribe = events.subscribe(lambda _event: unsubscribe())
+    events.subscribe(heard.append)
+
+    events.emit(EngineStopped("e1"))
+
+    assert heard == [EngineStopped("e1")]
+
+
+@pytest.mark.parametrize(("event", "level", "line"), [pytest.param(*each, id=name) for name, each in LINES.items()])
+def test_an_event_is_one_line_of_log(caplog, event, level, line):
+    caplog.set_level(logging.INFO, logger="asyncjobs")
+
+    log(event)
+
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [(level, line)]
+
+
+def test_a_crash_is_logged_with_its_traceback(caplog):
+    error = OSError("disk full")
+
+    log(TaskCrashed("watching", error, False))
+
+    assert caplog.records[0].exc_info[1] is error
+
+
+@pytest.mark.parametrize("event", [JobSubmitted(WAITING), JobStarted(RUNNING), JobFinished(SUCCEEDED)])
+def test_the_normal_steps_of_a_job_are_quiet_at_the_level_of_warnings(caplog, event):
+    caplog.set_level(logging.WARNING, logger="asyncjobs")
+
+    log(event)
+
+    assert caplog.records == []
+
+
+def test_no_line_has_the_params_or_the_result(caplog):
+    """F81"""
+    caplog.set_level(logging.INFO, logger="asyncjobs")
+
+    log(JobFinished(make_job(params_json='{"a": "secret"}', result_json='"secret"')))
+
+    assert "secret" not in caplog.text

@@ -1,0 +1,256 @@
+import asyncio
+
+import pytest
+
+from asyncjobs.client import waiting as waiting_module
+from asyncjobs.client.waiting import Waiting
+from asyncjobs.errors import JobNotFound, NotOpen, StoreUnavailable
+from asyncjobs.model.job import JobStatus
+from asyncjobs.store import Settled
+from builders import make_job
+
+
+class CountingStore:
+    """Holds records by id, and counts the questions."""
+
+    def __init__(self):
+        self.jobs = {}
+        self.asked = []
+        self.failure = None
+        self.looked = asyncio.Event()
+
+    def has(self, *jobs):
+        self.jobs.update({job.id: job for job in jobs})
+
+    async def settled(self, job_ids):
+        self.asked.append(set(job_ids))
+        self.looked.set()
+        if self.failure is not None:
+            raise self.failure
+        found = [self.jobs[each] for each in job_ids if each in self.jobs]
+        return Settled(
+            tuple(job for job in found if job.status.is_final),
+            tuple(each for each in job_ids if each not in self.jobs),
+        )
+
+
+@pytest.fixture
+def store():
+    return CountingStore()
+
+
+@pytest.fixture
+async def waiting(store):
+    waiting = Waiting()
+    run = asyncio.create_task(waiting.run(store))
+    yield waiting
+    run.cancel()
+    await asyncio.wait([run])
+
+
+def ended(job_id="job-1"):
+    return make_job(id=job_id, status=JobStatus.SUCCEEDED)
+
+
+def running(job_id="job-1"):
+    return make_job(id=job_id, status=JobStatus.RUNNING)
+
+
+async def begin(waiting, store, *job_ids):
+    """Wait for each of the ids, and return once all have been looked up."""
+    store.looked.clear()
+    waits = [asyncio.create_task(waiting.end_of(job_id)) for job_id in job_ids]
+    await store.looked.wait()
+    return waits
+
+
+async def test_a_job_that_ended_before_the_wait_is_returned_at_once(waiting, store):
+    """F65"""
+    store.has(ended())
+
+    async with asyncio.timeout(1):
+        assert await waiting.end_of("job-1") == ended()
+
+
+async def test_an_end_that_is_told_wakes_every_waiter_of_that_job(waiting, store):
+    store.has(running("job-1"), running("job-2"))
+    first, second, other = await begin(waiting, store, "job-1", "job-1", "job-2")
+
+    waiting.ended(ended("job-1"))
+
+    assert await asyncio.gather(first, second) == [ended("job-1")] * 2
+    assert not other.done()
+    other.cancel()
+
+
+async def test_an_end_that_is_told_costs_no_query(waiting, store):
+    store.has(running())
+    [wait] = await begin(waiting, store, "job-1")
+
+    waiting.ended(ended())
+    await wait
+
+    assert store.asked == [{"job-1"}]
+
+
+async def test_an_end_whose_notice_was_lost_is_found_by_the_next_look(waiting, store, monkeypatch):
+    """F65"""
+    monkeypatch.setattr(waiting_module, "LOOK_AGAIN_SECONDS", 0.01)
+    store.has(running())
+    [wait] = await begin(waiting, store, "job-1")
+
+    store.has(ended())
+
+    async with asyncio.timeout(1):
+        assert await wait == ended()
+
+
+async def test_an_end_written_elsewhere_is_found_when_a_change_is_noticed(waiting, store):
+    """F65"""
+    store.has(running())
+    [wait] = await begin(waiting, store, "job-1")
+    store.has(ended())
+
+    waiting.look_again()
+
+    async with asyncio.timeout(1):
+        assert await wait == ended()
+
+
+async def test_a_change_that_nobody_waits_for_costs_no_query(waiting, store):
+    store.has(ended())
+    for _ in range(10):
+        waiting.look_again()
+
+    await waiting.end_of("job-1")
+
+    assert store.asked == [{"job-1"}]
+
+
+async def test_a_job_that_is_not_there_is_told(waiting):
+    with pytest.raises(JobNotFound, match="job-1"):
+        await waiting.end_of("job-1")
+
+
+async def test_a_job_that_is_deleted_while_it_is_waited_for_is_told(waiting, store):
+    store.has(running())
+    [wait] = await begin(waiting, store, "job-1")
+    store.jobs.clear()
+
+    waiting.look_again()
+
+    with pytest.raises(JobNotFound):
+        await wait
+
+
+async def test_a_missing_job_harms_no_other_waiter(waiting, store):
+    store.has(ended("job-2"))
+
+    answers = await asyncio.gather(waiting.end_of("job-1"), waiting.end_of("job-2"), return_exceptions=True)
+
+    assert isinstance(answers[0], JobNotFound)
+    assert answers[1] == ended("job-2")
+
+
+async def test_ten_thousand_waiters_on_ten_thousand_jobs_share_one_query(waiting, store):
+    """F65"""
+    jobs = [ended(f"job-{number}") for number in range(10_000)]
+    store.has(*jobs)
+
+    answers = await asyncio.gather(*(waiting.end_of(job.id) for job in jobs))
+
+    assert answers == jobs
+    assert len(store.asked) <= 2
+
+
+async def test_ten_thousand_waiters_on_one_job_ask_for_it_once(waiting, store):
+    """F65"""
+    store.has(ended())
+
+    await asyncio.gather(*(waiting.end_of("job-1") for _ in range(10_000)))
+
+    assert store.asked == [{"job-1"}]
+
+
+async def test_ten_thousand_jobs_that_end_elsewhere_cost_one_more_query(waiting, store):
+    """F65"""
+    ids = [f"job-{number}" for number in range(10_000)]
+    store.has(*(running(job_id) for job_id in ids))
+    waits = await begin(waiting, store, *ids)
+    store.has(*(ended(job_id) for job_id in ids))
+
+    waiting.look_again()
+    await asyncio.gather(*waits)
+
+    assert store.asked == [set(ids), set(ids)]
+
+
+async def test_a_waiter_that_is_cancelled_leaves_nothing_behind(waiting, store):
+    store.has(running())
+    [wait] = await begin(waiting, store, "job-1")
+
+    wait.cancel()
+    await asyncio.wait([wait])
+
+    assert (waiting._waiters, waiting._unseen) == ({}, set())
+
+
+async def test_a_waiter_that_is_cancelled_harms_no_other_of_its_job(waiting, store):
+    store.has(running())
+    cancelled, other = await begin(waiting, store, "job-1", "job-1")
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+
+    waiting.ended(ended())
+
+    assert await other == ended()
+
+
+async def test_a_waiter_leaves_nothing_behind_when_it_is_answered(waiting, store):
+    store.has(ended())
+
+    await waiting.end_of("job-1")
+
+    assert (waiting._waiters, waiting._unseen) == ({}, set())
+
+
+async def test_the_end_of_a_job_that_nobody_waits_for_does_nothing(waiting):
+    waiting.ended(ended())
+
+    assert waiting._waiters == {}
+
+
+async def test_a_failure_wakes_every_waiter(waiting, store):
+    store.has(running("job-1"), running("job-2"))
+    waits = await begin(waiting, store, "job-1", "job-2")
+
+    waiting.fail(NotOpen("client"))
+
+    errors = await asyncio.gather(*waits, return_exceptions=True)
+    assert [type(error) for error in errors] == [NotOpen, NotOpen]
+
+
+async def test_after_a_failure_nobody_waits_any_more(waiting):
+    waiting.fail(NotOpen("client"))
+
+    with pytest.raises(NotOpen):
+        await waiting.end_of("job-1")
+
+
+async def test_who_waits_while_the_store_fails_is_looked_up_once_it_works_again(store, monkeypatch):
+    """F65"""
+    monkeypatch.setattr(waiting_module, "LOOK_AGAIN_SECONDS", 0.01)
+    waiting = Waiting()
+    store.has(ended())
+    store.failure = StoreUnavailable("down")
+    wait = asyncio.create_task(waiting.end_of("job-1"))
+    with pytest.raises(StoreUnavailable):
+        await waiting.run(store)
+    store.failure = None
+
+    run = asyncio.create_task(waiting.run(store))
+
+    async with asyncio.timeout(1):
+        assert await wait == ended()
+    run.cancel()
+    await asyncio.wait([run])
