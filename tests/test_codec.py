@@ -61,9 +61,7 @@ JSON_SCALARS = (
     | st.booleans()
     | st.integers()
     | st.floats()
-    | st.text(st.characters(exclude_categories=()), max_size=5).filter(
-        lambda text: codec._joined(text) == text
-    )
+    | st.text(st.characters(exclude_categories=()), max_size=5).filter(lambda text: codec._joined(text) == text)
 )
 JSON_VALUES = st.recursive(
     JSON_SCALARS,
@@ -204,9 +202,7 @@ def test_an_unannotated_tuple_becomes_a_list():
     [
         pytest.param(no_parameters, (), {}, "{}", id="nothing"),
         pytest.param(two, (1, 2), {}, '{"a": 1, "b": 2}', id="by position"),
-        pytest.param(
-            two, (), {"b": 2, "a": 1}, '{"a": 1, "b": 2}', id="by name, in the order of the signature"
-        ),
+        pytest.param(two, (), {"b": 2, "a": 1}, '{"a": 1, "b": 2}', id="by name, in the order of the signature"),
         pytest.param(with_defaults, (None,), {}, '{"a": null}', id="defaults are not filled in"),
         pytest.param(with_defaults, (1,), {"c": 2}, '{"a": 1, "c": 2}', id="keyword-only"),
     ],
@@ -222,9 +218,7 @@ def test_a_call_is_a_json_object_of_the_arguments_given(function, args, kwargs, 
         pytest.param(two, (1, 2), {"c": 3}, "c", "no such parameter", id="unknown"),
         pytest.param(two, (1, 2), {"a": 3}, "a", "given twice", id="given twice"),
         pytest.param(two, (1, 2, 3), {}, None, "takes 2 positional", id="too many"),
-        pytest.param(
-            with_defaults, (1, "b", 2.0), {}, None, "takes 2 positional", id="keyword-only by position"
-        ),
+        pytest.param(with_defaults, (1, "b", 2.0), {}, None, "takes 2 positional", id="keyword-only by position"),
         pytest.param(positional_only, (1,), {}, "a", "positional-only", id="positional-only"),
         pytest.param(any_number, (1,), {}, None, r"\*args", id="args"),
         pytest.param(any_names, (), {"a": 1}, None, r"\*\*kwargs", id="kwargs"),

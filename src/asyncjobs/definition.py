@@ -353,4 +353,8 @@ def _checked_instant(run_at: Any) -> datetime:
 def _checked_key(key: Any) -> str:
     if not isinstance(key, str) or not key or len(key) > 500 or "\0" in key:
         raise DefinitionError(f"key takes a text of 1 to 500 characters, not {key!r}")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise DefinitionError(f"key takes a text that UTF-8 can write, not {key!r}") from None
     return key

@@ -18,6 +18,7 @@ from typing import Any
 from asyncjobs.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
+MOST = 10 * 365 * 86400  # ten years of seconds; more than enough of anything else, too
 ISOLATIONS = ("fork", "spawn", "reuse", "inline")
 
 
@@ -110,13 +111,13 @@ def _from_outside(name: str, default: Any) -> Any:
 def _checked(name: str, value: Any, metadata: Any) -> Any:
     try:
         read = metadata["read"](value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise SettingsError(f"the setting {name} takes {metadata['form']}, not {value!r}") from None
     least = metadata["least"]
     if least is not None and read is not None and not read >= least:
         raise SettingsError(f"the setting {name} must be at least {least:g}, not {value!r}")
-    if isinstance(read, float) and read == float("inf"):
-        raise SettingsError(f"the setting {name} must be finite")
+    if least is not None and read is not None and not read <= MOST:
+        raise SettingsError(f"the setting {name} must be at most {MOST:g}, not {value!r}")
     return read
 
 
@@ -127,9 +128,12 @@ def _project_table(folder: Path) -> dict[str, Any]:
         if not file.is_file():
             continue
         try:
-            table = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {}).get("asyncjobs", {})
+            tool = tomllib.loads(file.read_text(encoding="utf-8")).get("tool", {})
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
             raise SettingsError(f"{file} can't be read for [tool.asyncjobs]: {error}") from error
+        table = tool.get("asyncjobs", {}) if isinstance(tool, dict) else None
+        if not isinstance(table, dict):
+            raise SettingsError(f"tool.asyncjobs in {file} must be a table: [tool.asyncjobs]")
         unknown = sorted(set(table) - {known.name for known in fields(Settings)})
         if unknown:
             raise SettingsError(f"[tool.asyncjobs] in {file} has unknown settings: {', '.join(unknown)}")

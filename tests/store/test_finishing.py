@@ -298,7 +298,6 @@ async def test_a_cancel_that_races_the_end_leaves_one_final_status(store):
     assert len(answers) == 100
 
 
-@pytest.mark.xfail(reason="a reason is stored as it is, and SQLite takes no surrogates", strict=True)
 async def test_an_attempt_whose_reason_has_a_lone_surrogate_is_written(store):
     """F52"""
     job = await claim_one(store, inserted=make_job())

@@ -73,7 +73,6 @@ async def test_the_store_goes_on_after_a_turn_that_failed(store):
     assert await insert(store, job) == [job]
 
 
-@pytest.mark.xfail(reason="what is no error of SQLite's fails every caller of the turn", strict=True)
 async def test_a_part_that_the_driver_refuses_fails_its_caller_alone(store):
     """D8"""
     new = make_job()

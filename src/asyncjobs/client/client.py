@@ -294,7 +294,7 @@ class JobClient:
         self._announce({submission.job.name for submission in submissions})
         jobs = await store.insert(submissions)
         for submission, job in zip(submissions, jobs, strict=True):
-            if job is submission.job:
+            if job.id == submission.job.id:
                 self._emit(JobSubmitted(job))
         return jobs
 

@@ -20,6 +20,9 @@ else:
     from uuid_utils import uuid7
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def new_id() -> str:
     """Return a UUIDv7: ordered by time, and in one process by order of creation."""
     return str(uuid7())
@@ -45,12 +48,13 @@ def encoded_params(definition: JobDefinition[..., Any], params: dict[str, Any], 
 
 def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
     """Return a new job with every option decided: the definition's, else the settings'."""
+    job_id = new_id()
     now = datetime.now(UTC)
     run_at = definition.run_at
     if run_at is None:
         run_at = now if definition.delay is None else now + timedelta(seconds=definition.delay)
     job = Job(
-        id=new_id(),
+        id=job_id,
         name=definition.name,
         params_json=params_json,
         key=definition.key,
@@ -60,10 +64,15 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
         max_retries=_or(definition.max_retries, settings.max_retries),
         retry_delay=_or(definition.retry_delay, settings.retry_delay),
         retry_max_delay=_or(definition.retry_max_delay, settings.retry_max_delay),
-        created_at=now,
+        created_at=_created_at(job_id),
         run_at=run_at.astimezone(UTC),
     )
     return Submission(job, definition.env)
+
+
+def _created_at(job_id: str) -> datetime:
+    """Return the millisecond that a UUIDv7 begins with, so that the two can't disagree."""
+    return _EPOCH + timedelta(milliseconds=int(job_id[:8] + job_id[9:13], 16))
 
 
 def _encoded(definition: JobDefinition[..., Any], encode: Callable[[], str]) -> str:

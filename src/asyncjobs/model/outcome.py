@@ -98,6 +98,9 @@ class Transition(Struct, frozen=True, kw_only=True, gc=False):
     retry_count: int
     interruptions: int
 
+    def __repr__(self) -> str:
+        return f"Transition({self.status}, run_at={self.run_at}, error={self.error})"
+
 
 def decide(
     job: Job, outcome: Outcome, *, retry_after: timedelta, interruption_budget: int, now: datetime
@@ -115,7 +118,8 @@ def decide(
                 return _retry(job, error, run_at=now + wait)
             return _transition(job, JobStatus.FAILED, error=error)
         case TimedOut(transient=transient):
-            error = JobError(kind="timeout", message=f"ran past its timeout of {job.timeout:g} s")
+            limit = "" if job.timeout is None else f" of {job.timeout:g} s"
+            error = JobError(kind="timeout", message=f"ran past its timeout{limit}")
             if transient and job.retry_count < job.max_retries:
                 return _retry(job, error, run_at=now + retry_after)
             return _transition(job, JobStatus.TIMEOUT, error=error)
@@ -157,7 +161,7 @@ def _vanished(job: Job, *, budget: int, now: datetime) -> Transition:
             message=f"its engine vanished {count} times while running it (the budget is {budget})",
         )
         return _transition(job, JobStatus.FAILED, error=error, interruptions=count)
-    wait = timedelta(seconds=min(2.0**count, 60.0)) if count >= 3 else None
+    wait = timedelta(seconds=min(2.0 ** min(count, 6), 60.0)) if count >= 3 else None
     run_at = None if wait is None else now + wait
     return _transition(job, JobStatus.PENDING, run_at=run_at, interruptions=count)
 

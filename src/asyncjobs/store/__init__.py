@@ -24,12 +24,18 @@ class Submission(Struct, frozen=True, gc=False):
     job: Job
     env: dict[str, str] = {}
 
+    def __repr__(self) -> str:
+        return f"Submission({self.job!r})"
+
 
 class Claimed(Struct, frozen=True, gc=False):
     """A job taken for its next attempt."""
 
     job: Job
     env: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"Claimed({self.job!r})"
 
 
 class Claim(Struct, frozen=True, gc=False):
@@ -91,8 +97,8 @@ class Store(Protocol):
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
         """Write all or none; return the jobs as they are stored, in order.
 
-        Where a job of the same name holds the key already, that job stands in the answer. Writing
-        a job of the same id again changes nothing.
+        Where a job of the same name holds the key already, that job stands in the answer instead.
+        Writing a job of the same id again changes nothing.
         """
         ...
 

@@ -26,12 +26,19 @@ class EngineLocks:
     def hold(self, engine_id: str) -> None:
         """Take the lock of an engine of this process; it must have been told to nobody yet."""
         try:
-            self.folder.mkdir(exist_ok=True)
-            descriptor = os.open(self.folder / engine_id, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            descriptor = self._create(engine_id)
         except OSError as error:
             raise StoreUnavailable(f"{self.folder} must be a folder that this user can write: {error}") from error
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._held[engine_id] = descriptor
+
+    def _create(self, engine_id: str) -> int:
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            try:
+                return os.open(self.folder / engine_id, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:
+                continue  # an engine that left took the empty folder away in between
 
     def is_free(self, engine_id: str) -> bool | None:
         """Say whether nobody holds an engine's lock; None if its file is gone."""

@@ -180,7 +180,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "job_id": attempt.job_id,
         "attempt": attempt.attempt,
         "outcome": attempt.outcome,
-        "reason": attempt.reason,
+        "reason": None if attempt.reason is None else _storable(attempt.reason),
         "started_at": micros(attempt.started_at),
         "finished_at": micros(attempt.finished_at),
         "engine_id": attempt.engine_id,
@@ -192,6 +192,11 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
         "peak_rss": attempt.peak_rss,
         "cpu_time": attempt.cpu_time,
     }
+
+
+def _storable(text: str) -> str:
+    """Return words without what no database takes as text: lone surrogates, NUL."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def attempt_from_row(row: tuple[Any, ...]) -> Attempt:

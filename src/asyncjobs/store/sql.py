@@ -66,6 +66,15 @@ class _Part(Generic[T]):
     read: Callable[[Answers], T]
     answer: asyncio.Future[T]
 
+    def take(self, answers: Answers) -> None:
+        """Answer the caller, who may have gone."""
+        if self.answer.done():
+            return
+        try:
+            self.answer.set_result(self.read(answers))
+        except Exception as error:  # a row that can't be read is the business of whoever asked for it
+            self.answer.set_exception(error)
+
 
 class SqlStore:
     """A Store on a SQL database."""
@@ -94,15 +103,17 @@ class SqlStore:
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
         """Write all or none; return the jobs as they are stored."""
         jobs = [each.job for each in submissions]
-        keyed = [(job.name, job.key) for job in jobs if job.key is not None]
+        keyed = [job for job in jobs if job.key is not None]
         steps = [statements.insert_jobs([submission_row(each) for each in submissions])]
         if not keyed:
             return await self._write(steps, lambda _answers: jobs)
-        steps.append(statements.jobs_with_keys(keyed))
+        steps.append(statements.jobs_in_place(keyed))
 
         def read(answers: Answers) -> list[Job]:
-            stored = {(job.name, job.key): job for job in map(job_from_row, answers[1])}
-            return [job if job.key is None else stored[job.name, job.key] for job in jobs]
+            in_place = [job_from_row(row) for row in answers[1]]
+            by_id = {job.id: job for job in in_place}
+            by_key = {(job.name, job.key): job for job in in_place}
+            return [job if job.key is None else by_id.get(job.id) or by_key[job.name, job.key] for job in jobs]
 
         return await self._write(steps, read)
 
@@ -136,6 +147,8 @@ class SqlStore:
 
     async def delete(self, wanted: JobFilter, *, limit: int) -> int:
         """Delete at most `limit` final jobs with their attempts; return how many."""
+        if wanted.params is not None:
+            raise ValueError("params narrow a list down, not what is deleted")
         if _matches_nothing(wanted):
             return 0
         return await self._write(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[1][0]))
@@ -192,13 +205,13 @@ class SqlStore:
 
     async def register(self, engine: EngineRecord) -> None:
         """Take the engine's lock, then write its row."""
-        self._database.locks.hold(engine.id)
+        await asyncio.to_thread(self._database.locks.hold, engine.id)
         await self._write([statements.insert_engine(engine_row(engine))], _nothing)
 
     async def unregister(self, engine_id: str) -> None:
         """Delete the engine's row once nothing runs under it, and free its lock."""
         await self._write([statements.delete_engine(engine_id)], _nothing)
-        self._database.locks.release(engine_id)
+        await asyncio.to_thread(self._database.locks.release, engine_id)
 
     async def unlocked_engines(self) -> Sequence[Sighting]:
         """Return the engines whose rows are there and whose locks nobody holds."""
@@ -241,23 +254,13 @@ class SqlStore:
             if len(parts) > 1:
                 for part in parts:
                     await self._turn([part])
-            else:
-                _fail(parts[0], error)
-        except Exception as error:
-            for part in parts:
-                _fail(part, error)
+            elif not parts[0].answer.done():
+                parts[0].answer.set_exception(error)
         else:
             at = 0
             for part in parts:
-                mine = answers[at : at + len(part.steps)]
+                part.take(answers[at : at + len(part.steps)])
                 at += len(part.steps)
-                if not part.answer.done():
-                    part.answer.set_result(part.read(mine))
-
-
-def _fail(part: _Part[Any], error: Exception) -> None:
-    if not part.answer.done():
-        part.answer.set_exception(error)
 
 
 def _nothing(_answers: Answers) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
-from asyncjobs.model.job import FINAL, JobStatus
+from asyncjobs.model.job import FINAL, Job, JobStatus
 from asyncjobs.store import JobFilter
 from asyncjobs.store.rows import JOB_COLUMNS, canonical_pair, earliest_id, latest_id, micros
 from asyncjobs.store.schema import job_attempts, jobs
@@ -80,7 +80,7 @@ _INSERT_JOB = Statement(
     f"INSERT INTO jobs ({', '.join(_INSERTED)}) VALUES ({', '.join(':' + each for each in _INSERTED)}) "
     "ON CONFLICT DO NOTHING"
 )
-_JOB_WITH_KEY = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE name = :name AND key = :key", returns=True)
+_JOB_IN_PLACE = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id OR (name = :name AND key = :key)", returns=True)
 
 
 def insert_jobs(rows: Sequence[dict[str, Any]]) -> Step:
@@ -88,9 +88,9 @@ def insert_jobs(rows: Sequence[dict[str, Any]]) -> Step:
     return _INSERT_JOB.step(*rows)
 
 
-def jobs_with_keys(keys: Sequence[tuple[str, str]]) -> Step:
-    """Read the jobs that hold these (name, key) pairs."""
-    return _JOB_WITH_KEY.step(*({"name": name, "key": key} for name, key in keys))
+def jobs_in_place(jobs: Sequence[Job]) -> Step:
+    """Read the jobs that have these ids, or hold these names and keys."""
+    return _JOB_IN_PLACE.step(*({"id": job.id, "name": job.name, "key": job.key} for job in jobs))
 
 
 # --- claim --------------------------------------------------------------------------------------
@@ -277,13 +277,15 @@ def running_under(engine_id: str) -> Step:
 def newest_jobs(wanted: JobFilter, *, status: JobStatus | None, limit: int, before: str | None) -> Step:
     """Read jobs of one status, or of any, by descending id, which is descending time of creation."""
     statement: Select[Any] = select(*(jobs.c[column] for column in JOB_COLUMNS))
-    statement = statement.where(*_conditions(wanted)).order_by(jobs.c.id.desc()).limit(limit)
+    # What runs is few: the plus sign has them sorted, rather than all ids walked to find them in order.
+    newest: ColumnElement[str] = literal_column("+id") if status is JobStatus.RUNNING else jobs.c.id
+    statement = statement.where(*_conditions(wanted)).order_by(newest.desc()).limit(limit)
     if status is not None:
         statement = statement.where(jobs.c.status == literal_column(f"'{status}'"))
         if status.is_final:
             statement = statement.where(jobs.c.finished_at.is_not(None))  # so that jobs_ended serves it
     if before is not None:
-        statement = statement.where(jobs.c.id < before)
+        statement = statement.where(newest < before)
     return _step(statement, returns=True)
 
 
