@@ -1,0 +1,47 @@
+"""The ledger: an engine killed again and again under load."""
+
+from __future__ import annotations
+
+import asyncio
+
+from crash_jobs import add
+from crash_programs import Program, Programs, Work, gone
+
+from asyncjobs import JobClient, JobStatus
+
+JOBS = 500
+KILLS = 10
+
+
+async def test_an_engine_killed_ten_times_under_load_loses_nothing_and_ends_nothing_twice(
+    client: JobClient, programs: Programs, a_work: Work
+) -> None:
+    """F83 in small: every submit has exactly one end."""
+    file = a_work.folder / "lines"
+    handles = await client.submit_many(add.bind(file, number) for number in range(JOBS))
+
+    reruns: list[float] = []
+    for _ in range(KILLS):
+        engine = await programs.engine(add)
+        reruns += await seconds_to_the_first_rerun(engine)
+        await engine.says("finished", times=JOBS // (KILLS + 2))
+        await engine.kill()
+        await gone(programs.engine_ids())
+    await programs.engine(add)
+
+    jobs = await asyncio.gather(*(handle.wait(timeout=120) for handle in handles))
+    interrupted = sum(job.interruptions for job in jobs)
+    print(f"{interrupted} attempts interrupted, first reruns after {min(reruns):.2f} to {max(reruns):.2f} s")
+    assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
+    assert {[each.outcome for each in job.attempts].count("succeeded") for job in jobs} == {1}
+    assert [job.result for job in jobs] == list(range(JOBS))
+    assert set(file.read_text().split()) == {str(number) for number in range(JOBS)}
+    assert interrupted > 0
+    assert max(reruns) < 10
+
+
+async def seconds_to_the_first_rerun(engine: Program) -> list[float]:
+    """Return the time from the start of an engine to its first rerun of an interrupted job, if it rescued any."""
+    await engine.says("finished", times=1)
+    first = next((line for line in engine.said("started") if int(line[2]) > 1), None)
+    return [] if first is None else [engine.seconds_until(*first)]
