@@ -25,7 +25,10 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], *, events: Ev
     while True:
         try:
             return await run()
-        except Exception as error:
+        except Exception as caught:
+            error: BaseException = caught
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
             now = loop.time()
             crashes.append(now)
             while now - crashes[0] > WITHIN_SECONDS:

@@ -94,7 +94,7 @@ def sleep_past_the_timeout() -> None:
     time.sleep(60)
 
 
-@job(timeout=0.3, retry_on=["timeout"], max_retries=1)
+@job(timeout=3, retry_on=["timeout"], max_retries=1)
 def sleep_on_the_first_attempt() -> int:
     if current_job().attempt == 1:
         time.sleep(60)

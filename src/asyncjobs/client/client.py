@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import ModuleType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
-from uuid import UUID
 
+from asyncjobs.client import filters
 from asyncjobs.client.handle import JobHandle
 from asyncjobs.client.submission import encoded_call, encoded_params, submission_of
 from asyncjobs.client.waiting import Waiting
@@ -370,15 +370,15 @@ class JobClient:
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
             raise InvalidOptions(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
         wanted = JobFilter(
-            statuses=_statuses(status),
-            names=_names(name),
-            created_after=_aware("created_after", created_after),
-            created_before=_aware("created_before", created_before),
-            finished_after=_aware("finished_after", finished_after),
-            finished_before=_aware("finished_before", finished_before),
-            params=_plain_params(params),
+            statuses=filters.statuses(status),
+            names=filters.names(name),
+            created_after=filters.aware("created_after", created_after),
+            created_before=filters.aware("created_before", created_before),
+            finished_after=filters.aware("finished_after", finished_after),
+            finished_before=filters.aware("finished_before", finished_before),
+            params=filters.plain_params(params),
         )
-        jobs = await self._opened_store().page(wanted, limit=limit, before=_cursor(cursor))
+        jobs = await self._opened_store().page(wanted, limit=limit, before=filters.cursor(cursor))
         return Page(tuple(jobs), jobs[-1].id if len(jobs) == limit else None)
 
     async def iterate(self, *, limit: int = 100, **filters: Any) -> AsyncIterator[Job]:
@@ -449,13 +449,13 @@ class JobClient:
         Raises:
             InvalidOptions: a filter can't be used, or names a status that is not final.
         """
-        statuses = _statuses(status)
+        statuses = filters.statuses(status)
         if statuses is not None and not all(each.is_final for each in statuses):
             raise InvalidOptions("only jobs that have ended can be deleted: cancel the others first")
         before: datetime | None = None
         if older_than is not None:
-            before = datetime.now(UTC) - _age(older_than)
-        wanted = JobFilter(statuses=statuses, names=_names(name), finished_before=before)
+            before = datetime.now(UTC) - filters.age(older_than)
+        wanted = JobFilter(statuses=statuses, names=filters.names(name), finished_before=before)
         store = self._opened_store()
         deleted = 0
         while True:
@@ -474,62 +474,3 @@ def _innermost(error: BaseException) -> BaseException:
         told = error.subgroup(AsyncJobsError)
         error = (told or error).exceptions[0]
     return error
-
-
-def _statuses(status: Any) -> tuple[JobStatus, ...] | None:
-    if status is None:
-        return None
-    try:
-        return tuple(JobStatus(each) for each in ((status,) if isinstance(status, str) else status))
-    except (ValueError, TypeError):
-        choices = ", ".join(JobStatus)
-        raise InvalidOptions(f"status must be of {choices}, not {status!r}") from None
-
-
-def _names(name: Any) -> tuple[str, ...] | None:
-    if name is None:
-        return None
-    given = (name,) if isinstance(name, str) else name
-    if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
-        raise InvalidOptions(f"name takes one or several job names, not {name!r}")
-    return tuple(given)
-
-
-def _aware(option: str, moment: Any) -> datetime | None:
-    if moment is None:
-        return None
-    if not isinstance(moment, datetime) or moment.utcoffset() is None:
-        raise InvalidOptions(f"{option} takes an aware datetime such as datetime.now(UTC), not {moment!r}")
-    return moment
-
-
-def _plain_params(params: Any) -> dict[str, Any] | None:
-    if params is None:
-        return None
-    import json
-
-    try:
-        if isinstance(params, dict):
-            return json.loads(json.dumps(params))  # type: ignore[no-any-return]
-    except (TypeError, ValueError):
-        pass
-    raise InvalidOptions(f"params takes a dict of names to JSON values, not {params!r}")
-
-
-def _cursor(cursor: Any) -> str | None:
-    if cursor is None:
-        return None
-    try:
-        return str(UUID(cursor))
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidOptions(f"{cursor!r} is no cursor: pass the `cursor` of the page before") from None
-
-
-def _age(older_than: Any) -> timedelta:
-    try:
-        age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
-    except (TypeError, OverflowError, ValueError):
-        raise InvalidOptions(f"older_than takes seconds or a timedelta, not {older_than!r}") from None
-    if age < timedelta(0):
-        raise InvalidOptions(f"older_than must not be negative: {older_than!r}")
-    return age

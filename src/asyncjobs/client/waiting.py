@@ -19,6 +19,7 @@ from asyncjobs.model.job import Job
 from asyncjobs.store import Store
 
 LOOK_AGAIN_SECONDS = 5.0
+QUICK_LOOK_SECONDS = 0.02
 
 
 class Waiting:
@@ -84,6 +85,7 @@ class Waiting:
             asked, self._unseen = self._unseen & self._waiters.keys(), set()
             if not asked:
                 continue
+            began = asyncio.get_running_loop().time()
             try:
                 settled = await store.settled(asked)
             except BaseException:
@@ -93,6 +95,9 @@ class Waiting:
                 self.ended(job)
             for job_id in settled.missing:
                 self._missing(job_id)
+            took = asyncio.get_running_loop().time() - began
+            if took > QUICK_LOOK_SECONDS:  # for very many: it is a fifth of the time at the most
+                await asyncio.sleep(min(4 * took, LOOK_AGAIN_SECONDS))
 
     def _resolve(self, job_id: str, settle: Callable[[asyncio.Future[Job]], None]) -> None:
         for waiter in self._waiters.pop(job_id, ()):

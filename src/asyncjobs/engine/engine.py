@@ -32,6 +32,7 @@ from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.settings import Settings
 from asyncjobs.supervision import supervise
 from asyncjobs.telemetry import EngineStarted, EngineStopped, TaskCrashed, logger
+from asyncjobs.threads import in_thread
 
 KILL_SECONDS = 5.0
 
@@ -140,7 +141,8 @@ class JobEngine(JobClient):
         self._hurried = asyncio.Event()
         definitions = [each for each in self._registry if self._is_allowed(each.name)]
         engine_id = new_id()
-        me = this_process(engine_id, names=[each.name for each in definitions], version=asyncjobs.__version__)
+        names = [each.name for each in definitions]
+        me = await in_thread(this_process, engine_id, names, asyncjobs.__version__, name="asyncjobs identity")
         runners = self._runners(engine_id, definitions)
         self._me = me
         self._liveness = Liveness(
@@ -164,6 +166,7 @@ class JobEngine(JobClient):
         }
         await self._store.register(me)
         try:
+            await self._rescue_first(self._liveness)
             async with asyncio.TaskGroup() as group:
                 watching = self._start_liveness(group, self._liveness)
                 workers = [self._start_worker(group, worker) for worker in self._workers.values()]
@@ -179,6 +182,13 @@ class JobEngine(JobClient):
             await self._leave(me)
             self._stopping = False
             self._emit(EngineStopped(me.id))
+
+    async def _rescue_first(self, liveness: Liveness) -> None:
+        """Give back what dead engines ran before anything is claimed, so that it keeps its place."""
+        try:
+            await liveness.rescue_all()
+        except Exception as error:  # it is tried again each second
+            self._emit(TaskCrashed(task="first rescue", error=error, final=False))
 
     def _start_liveness(self, group: asyncio.TaskGroup, liveness: Liveness) -> list[asyncio.Task[None]]:
         return [

@@ -26,13 +26,14 @@ from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.model.outcome import Interrupted, ProcessReport, decide
 from asyncjobs.store import Sighting, Store
 from asyncjobs.telemetry import EngineRescued, Event, JobFinished, JobInterrupted
+from asyncjobs.threads import in_thread
 
 LOOK_SECONDS = 1.0
 HELD_SECONDS = 30.0
 LONGEST_DYING_SECONDS = 5.0
 
 
-def this_process(engine_id: str, *, names: Collection[str], version: str) -> EngineRecord:
+def this_process(engine_id: str, names: Collection[str], version: str) -> EngineRecord:
     """Return the record of an engine that starts in this process now."""
     now = datetime.now(UTC)
     return EngineRecord(
@@ -109,7 +110,7 @@ class Liveness:
             async with asyncio.timeout(LONGEST_DYING_SECONDS):
                 while tree.is_alive(dead.pid, dead.pid_started):  # noqa: ASYNC110 - nothing tells us of it
                     await asyncio.sleep(0.005)
-        await asyncio.to_thread(tree.sweep, dead.id)
+        await in_thread(tree.sweep, dead.id, name="asyncjobs sweep")
 
     def _is_here(self, engine: EngineRecord) -> bool:
         return engine.host == self.me.host and engine.boot == self.me.boot

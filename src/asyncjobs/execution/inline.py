@@ -19,9 +19,9 @@ from asyncjobs import codec
 from asyncjobs.context import JobContext, inline_context
 from asyncjobs.execution import Asked, Ended, NotStarted, Output, failure
 from asyncjobs.execution.replies import failed
-from asyncjobs.execution.threads import in_thread
 from asyncjobs.model.job import JobError
 from asyncjobs.model.outcome import Failed, Outcome, Succeeded, TimedOut
+from asyncjobs.threads import in_thread
 
 if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition

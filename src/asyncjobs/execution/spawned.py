@@ -12,7 +12,7 @@ from typing import cast
 
 from asyncjobs.execution import NotStarted, tree
 from asyncjobs.execution.channel import Capture, Channel
-from asyncjobs.execution.threads import in_thread
+from asyncjobs.threads import in_thread
 
 KILL_BOUND = 5.0
 """Seconds in which a killed process is expected to be gone."""

@@ -22,6 +22,7 @@ from asyncjobs.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnav
 from asyncjobs.store.locks import EngineLocks
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.statements import Step
+from asyncjobs.threads import in_thread
 
 BUSY_SECONDS = 5.0
 LONGEST_BUSY_SECONDS = 120.0
@@ -95,7 +96,7 @@ class SqliteDatabase:
 
     async def open(self) -> None:
         """Open both connections, and create or migrate the schema."""
-        await asyncio.to_thread(self._check_path)
+        await in_thread(self._check_path, name="asyncjobs path")
         self._engine = create_async_engine(
             f"sqlite+aiosqlite:///{self.path}",
             poolclass=NullPool,
@@ -222,7 +223,7 @@ class SqliteDatabase:
 
     async def _migrate(self) -> None:
         """Bring the schema up to date in one transaction; of several starters one does it."""
-        steps = migrations()
+        steps = await in_thread(migrations, name="asyncjobs migrations")
         known = steps[-1][0]
         version = await self._version()
         if version > known:

@@ -39,6 +39,7 @@ from asyncjobs.store.rows import (
     submission_row,
 )
 from asyncjobs.store.statements import Step
+from asyncjobs.threads import in_thread
 
 T = TypeVar("T")
 Answers = list[list[Any]]
@@ -205,13 +206,13 @@ class SqlStore:
 
     async def register(self, engine: EngineRecord) -> None:
         """Take the engine's lock, then write its row."""
-        await asyncio.to_thread(self._database.locks.hold, engine.id)
+        await in_thread(self._database.locks.hold, engine.id, name="asyncjobs lock")
         await self._write([statements.insert_engine(engine_row(engine))], _nothing)
 
     async def unregister(self, engine_id: str) -> None:
         """Delete the engine's row once nothing runs under it, and free its lock."""
         await self._write([statements.delete_engine(engine_id)], _nothing)
-        await asyncio.to_thread(self._database.locks.release, engine_id)
+        await in_thread(self._database.locks.release, engine_id, name="asyncjobs unlock")
 
     async def unlocked_engines(self) -> Sequence[Sighting]:
         """Return the engines whose rows are there and whose locks nobody holds."""

@@ -1,0 +1,75 @@
+"""What callers may say to narrow jobs down, checked: each refusal names the filter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from asyncjobs.errors import InvalidOptions
+from asyncjobs.model.job import JobStatus
+
+
+def statuses(status: Any) -> tuple[JobStatus, ...] | None:
+    """Return the statuses asked for, one or several, or None for any."""
+    if status is None:
+        return None
+    try:
+        return tuple(JobStatus(each) for each in ((status,) if isinstance(status, str) else status))
+    except (ValueError, TypeError):
+        choices = ", ".join(JobStatus)
+        raise InvalidOptions(f"status must be of {choices}, not {status!r}") from None
+
+
+def names(name: Any) -> tuple[str, ...] | None:
+    """Return the job names asked for, one or several, or None for any."""
+    if name is None:
+        return None
+    given = (name,) if isinstance(name, str) else name
+    if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
+        raise InvalidOptions(f"name takes one or several job names, not {name!r}")
+    return tuple(given)
+
+
+def aware(option: str, moment: Any) -> datetime | None:
+    """Return the instant, which must be aware, or None."""
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise InvalidOptions(f"{option} takes an aware datetime such as datetime.now(UTC), not {moment!r}")
+    return moment
+
+
+def plain_params(params: Any) -> dict[str, Any] | None:
+    """Return the params asked for as plain JSON values, or None for any."""
+    if params is None:
+        return None
+    try:
+        if isinstance(params, dict):
+            return json.loads(json.dumps(params))  # type: ignore[no-any-return]
+    except (TypeError, ValueError):
+        pass
+    raise InvalidOptions(f"params takes a dict of names to JSON values, not {params!r}")
+
+
+def cursor(cursor: Any) -> str | None:
+    """Return the id before which the next page begins, or None for the first."""
+    if cursor is None:
+        return None
+    try:
+        return str(UUID(cursor))
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidOptions(f"{cursor!r} is no cursor: pass the `cursor` of the page before") from None
+
+
+def age(older_than: Any) -> timedelta:
+    """Return how long ago: seconds or a timedelta, not negative."""
+    try:
+        age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
+    except (TypeError, OverflowError, ValueError):
+        raise InvalidOptions(f"older_than takes seconds or a timedelta, not {older_than!r}") from None
+    if age < timedelta(0):
+        raise InvalidOptions(f"older_than must not be negative: {older_than!r}")
+    return age
