@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiosqlite
 
-from asyncjobs import codec
+from asyncjobs import codec, jsonvalues
 from asyncjobs.execution import child, tree, wire
 
 CREATE = "CREATE TABLE floor (id TEXT PRIMARY KEY, payload TEXT)"
@@ -53,6 +53,7 @@ def load(name, path):
     SourceFileLoader(name, path).exec_module(module)
 load("_asyncjobs_wire", {wire.__file__!r})
 load("_asyncjobs_tree", {tree.__file__!r})
+load("_asyncjobs_jsonvalues", {jsonvalues.__file__!r})
 load("_asyncjobs_codec", {codec.__file__!r})
 load("_asyncjobs_child_floor", {child.__file__!r})
 sys.path[:] = {[path for path in sys.path if path]!r}

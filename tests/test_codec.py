@@ -1,4 +1,3 @@
-import json
 import math
 import subprocess
 import sys
@@ -6,13 +5,13 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from asyncjobs import codec
 from asyncjobs.codec import CodecError
-from asyncjobs.conversion import same
+from asyncjobs.sameness import same
+from test_jsonvalues import JSON_VALUES, cycle
 
-SOURCE = Path(codec.__file__)
+SOURCE = Path(codec.__file__).parent
 PLENTY = 10_000_000
 
 
@@ -20,12 +19,6 @@ def nested(levels):
     value = []
     for _ in range(levels - 1):
         value = [value]
-    return value
-
-
-def cycle():
-    value = {}
-    value["again"] = [value]
     return value
 
 
@@ -56,23 +49,6 @@ def whole_trip(function, value):
     return back
 
 
-JSON_SCALARS = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(st.characters(exclude_categories=()), max_size=5).filter(lambda text: codec._joined(text) == text)
-)
-JSON_VALUES = st.recursive(
-    JSON_SCALARS,
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(st.text(st.characters(exclude_categories=("Cs",))), inner, max_size=4)
-    ),
-    max_leaves=20,
-)
-
-
 @given(JSON_VALUES)
 def test_a_json_value_comes_back_the_same(value):
     assert same(whole_trip(anything, value), value)
@@ -83,72 +59,6 @@ def test_a_json_result_comes_back_the_same(value):
     text = codec.encode_result(anything, value, limit=PLENTY)
 
     assert same(codec.decode_result(anything, text), value)
-
-
-@given(JSON_VALUES)
-def test_the_text_is_that_of_the_json_package(value):
-    text = codec.dumps(value)
-
-    assert text == json.dumps(value, ensure_ascii=True, allow_nan=True, separators=(", ", ": "))
-    assert same(codec.loads(f" \n{text}\t"), json.loads(text))
-
-
-@given(st.text() | st.text(alphabet='[]{}",:0123456789.-+eE tfnul\\"N'))
-def test_reading_any_text_does_what_the_json_package_does(text):
-    assert outcome_of(codec.loads, text) == outcome_of(json.loads, text)
-
-
-MALFORMED = [
-    "",
-    " ",
-    "[",
-    "[1,",
-    '{"a"',
-    "nul",
-    "01",
-    "1 2",
-    '"\n"',
-    '"\\x"',
-    "'a'",
-    "[1]]",
-    "\ufeff1",
-    "9" * 5000,
-]
-
-
-@pytest.mark.parametrize("text", MALFORMED, ids=lambda text: ascii(text[:10]))
-def test_malformed_text_raises_value_error(text):
-    with pytest.raises(ValueError):
-        codec.loads(text)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [b"x", {1}, object(), {(): 1}, cycle(), 10**5000, [1, {2: b""}], {1: 2, None: True}, (1, (2,))],
-    ids=lambda value: type(value).__name__,
-)
-def test_writing_odd_values_does_what_the_json_package_does(value):
-    assert outcome_of(codec.dumps, value) == outcome_of(json.dumps, value)
-
-
-def test_without_the_accelerator_the_json_package_is_used(monkeypatch):
-    monkeypatch.setattr(codec, "_write", None)
-    monkeypatch.setattr(codec, "_scan", None)
-
-    assert codec.loads(codec.dumps({"a": [1]})) == {"a": [1]}
-
-
-def test_an_accelerator_that_behaves_otherwise_is_not_used(monkeypatch):
-    monkeypatch.setattr(codec, "make_encoder", lambda *arguments: lambda value, level: ("{}",))
-
-    assert codec._accelerated() == (None, None)
-
-
-def outcome_of(function, argument):
-    try:
-        return repr(function(argument))
-    except (ValueError, TypeError, RecursionError) as error:
-        return type(error), str(error)
 
 
 EXACT = {
@@ -298,10 +208,9 @@ def test_an_error_survives_pickling():
 def test_in_a_jobs_process_plain_annotations_import_next_to_nothing(future, kind):
     script = f"""{future}
 import sys
-path = {str(SOURCE)!r}
+folder = {str(SOURCE)!r}
 {LOAD_BY_PATH}
 {kind} job(a: int, b: str = "", *, c: dict = None, d: list = (), e=None, f: float = 1.0) -> dict: ...
-assert codec.plain(job)
 assert codec.decode_params(job, '{{"a": 1, "b": "x", "c": {{"y": [1.5]}}, "e": null, "f": 2}}')["a"] == 1
 assert codec.encode_result(job, {{"a": [1, "x", None, 2.5]}}, limit=100) == '{{"a": [1, "x", null, 2.5]}}'
 heavy = {{"typing", "inspect", "json", "re", "dataclasses", "datetime", "enum", "functools", "collections"}}
@@ -309,34 +218,36 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 print(sorted(name for name in sys.modules if "asyncjobs" in name))
 """
 
-    assert run(script) == "['_asyncjobs_codec']"
+    assert run(script) == "['_asyncjobs_codec', '_asyncjobs_jsonvalues']"
 
 
 def test_in_a_jobs_process_other_annotations_are_converted_without_the_package():
     script = f"""
 import sys
-path = {str(SOURCE)!r}
+folder = {str(SOURCE)!r}
 {LOAD_BY_PATH}
 from pathlib import Path
 def job(path: Path) -> "Path": ...
-assert not codec.plain(job)
 assert codec.decode_params(job, '{{"path": "x"}}') == {{"path": Path("x")}}
 assert codec.encode_result(job, Path("y"), limit=9) == '"y"'
 try:
     codec.decode_params(job, '{{"path": 1}}')
 except codec.CodecError as error:
     assert "expected PosixPath as text, not int (1)" in str(error), error
-print(sorted(name for name in sys.modules if "asyncjobs" in name))
+assert "_asyncjobs_conversion" in sys.modules
+print([name for name in sys.modules if name.startswith("asyncjobs")])
 """
 
-    assert run(script) == "['_asyncjobs_codec', '_asyncjobs_conversion']"
+    assert run(script) == "[]"
 
 
 LOAD_BY_PATH = """
-spec = sys.modules["_frozen_importlib_external"].spec_from_file_location("_asyncjobs_codec", path)
-codec = sys.modules["_frozen_importlib"].module_from_spec(spec)
-sys.modules["_asyncjobs_codec"] = codec
-spec.loader.exec_module(codec)
+for name in ("jsonvalues", "codec"):
+    path = f"{folder}/{name}.py"
+    spec = sys.modules["_frozen_importlib_external"].spec_from_file_location("_asyncjobs_" + name, path)
+    codec = sys.modules["_frozen_importlib"].module_from_spec(spec)
+    sys.modules["_asyncjobs_" + name] = codec
+    spec.loader.exec_module(codec)
 """
 
 

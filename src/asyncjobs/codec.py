@@ -6,35 +6,44 @@ annotation: where nothing is annotated a tuple becomes a list, an abstract colle
 `Mapping`) is delivered as the built-in one, and an aware `datetime` keeps its offset, not the name of
 its zone.
 
-A job's process loads this file by path, as `_asyncjobs_codec`, without the package, and under any Python
-from 3.9 on. There each millisecond counts: the text goes through CPython's own `_json` (0.4 ms to import;
-the `json` package costs 8), and annotations that are plain JSON types are handled here; only another one
-loads `conversion.py`, and with it `typing`.
+A job's process loads this file by path, as `_asyncjobs_codec`, after `jsonvalues.py` and without the
+package, under any Python from 3.9 on. There each millisecond counts: annotations that are plain JSON types
+are handled here; only another one loads `conversion.py`, and with it `typing`.
 """
 
 from __future__ import annotations
 
 import sys
 
-try:
-    from _json import encode_basestring_ascii, make_encoder, make_scanner
-except ImportError:  # another implementation of Python
-    make_encoder = make_scanner = encode_basestring_ascii = None  # type: ignore
-
 TYPE_CHECKING = False
+if TYPE_CHECKING or __name__ != "_asyncjobs_codec":
+    from asyncjobs.jsonvalues import PLAIN, TOO_DEEP, Misfit, as_it_is, as_json, dumps, loads, shortened
+else:
+    from _asyncjobs_jsonvalues import PLAIN, TOO_DEEP, Misfit, as_it_is, as_json, dumps, loads, shortened
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
-    from typing import Any, NoReturn
+    from typing import Any
 
     Convert = Callable[[Any], Any]
     Converters = tuple[Convert, Convert]  # Python object to JSON value, and back
 
-DEEPEST = 200  # levels of lists and dicts in one value
-_INT_BITS = 14_284  # 4300 digits: what every Python reads, whatever its `sys.set_int_max_str_digits`
+__all__ = [
+    "CodecError",
+    "decode_params",
+    "decode_result",
+    "dumps",
+    "encode_call",
+    "encode_params",
+    "encode_result",
+    "loads",
+]
+
 _MOST_PLANS = 1000
+# The files that `conversion.py` is made of, each after those it imports.
+_CONVERSION = ("classes", "sameness", "hints", "spelling", "containers", "alternatives", "conversion")
+_PLAIN_NAMES = {str(getattr(kind, "__name__", kind)): convert for kind, convert in PLAIN.items()}
 _VARIADIC_FLAGS = 0x04 | 0x08  # inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
-_WHITESPACE = " \t\n\r"
 
 
 class CodecError(ValueError):
@@ -50,22 +59,6 @@ class CodecError(ValueError):
 
     def __str__(self) -> str:
         return self.problem if self.parameter is None else f"parameter {self.parameter!r}: {self.problem}"
-
-
-class Misfit(Exception):
-    """A value that doesn't fit its annotation; containers add their key to `path` on its way up."""
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.path: list[object] = []  # innermost first
-
-    def sentence(self) -> str:
-        """Return the problem, preceded by its place inside the value."""
-        keys = [f"[{shortened(key)}]" for key in reversed(self.path)]
-        if len(keys) > 12:
-            keys[8:-3] = ["[...]"]
-        return f"at {''.join(keys)}: {self.problem}" if keys else self.problem
 
 
 def encode_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit: int) -> str:
@@ -105,7 +98,7 @@ def decode_params(function: Callable[..., Any], text: str) -> dict[str, Any]:
     """
     plan = _plans.get(function) or _new_plan(function)
     given = _read(text, "the parameters")
-    if not _is(dict, given):
+    if type(given) is not dict:
         raise CodecError(f"the parameters are no JSON object but {shortened(given)}")
     plan.check_names(given)
     return _converted(given, plan.decoders)
@@ -125,7 +118,7 @@ def encode_result(function: Callable[..., Any], value: object, *, limit: int) ->
     except Misfit as misfit:
         raise CodecError(f"result: {misfit.sentence()}") from None
     except RecursionError:
-        raise CodecError(f"result: {_too_deep()}") from None
+        raise CodecError(f"result: {TOO_DEEP}") from None
     return _written(form, limit, "the result", "max_result_bytes")
 
 
@@ -142,97 +135,7 @@ def decode_result(function: Callable[..., Any], text: str) -> Any:
     except Misfit as misfit:
         raise CodecError(f"result: {misfit.sentence()}") from None
     except RecursionError:
-        raise CodecError(f"result: {_too_deep()}") from None
-
-
-def plain(function: Callable[..., Any]) -> bool:
-    """Return whether all annotations of `function` are plain JSON types, so that no `typing` is needed."""
-    function = _unwrapped(function)
-    names = function.__globals__
-    return all(_plain_converters(each, names) is not None for each in _annotations(function).values())
-
-
-def dumps(value: object) -> str:
-    """Return what `json.dumps(value)` returns, and raise what it raises."""
-    if _write is not None:
-        try:
-            return "".join(_write(value, 0))
-        except (TypeError, ValueError, RecursionError):
-            pass  # `json` words it; a cycle ends here too, since the accelerator runs without a memory
-    import json
-
-    return json.dumps(value)
-
-
-def loads(text: str) -> Any:
-    """Return what `json.loads(text)` returns, and raise what it raises: ValueError for malformed text."""
-    if _scan is not None:
-        stripped = text.strip(_WHITESPACE)
-        try:
-            value, end = _scan(stripped, 0)
-            if end == len(stripped):
-                return value
-        except (StopIteration, ValueError, RecursionError):
-            pass
-    import json
-
-    return json.loads(text)
-
-
-def as_json(value: object, depth: int = 0) -> Any:
-    """Return `value`, which must be JSON already, with its tuples as lists."""
-    kind = type(value)
-    if kind is str:
-        return as_text(value)
-    if kind is int:
-        return as_int(value)
-    if kind is float or kind is bool or value is None:
-        return value
-    if depth >= DEEPEST and kind in (list, tuple, dict):
-        raise Misfit(_too_deep())
-    if kind is list or kind is tuple:
-        return _json_items(value, depth + 1)
-    if kind is dict:
-        return _json_fields(value, depth + 1)
-    raise Misfit(
-        f"{kind.__qualname__} ({shortened(value)}) is no JSON value; annotate it as {kind.__qualname__} "
-        "if that is a type with a JSON form (see the documentation), or pass plain values"
-    )
-
-
-def as_text(value: object) -> str:
-    """Return `value` if it is a `str` that JSON keeps."""
-    if type(value) is not str:
-        raise expected("str", value)
-    # JSON reads a high surrogate before a low one as a single character; alone, each stays what it is.
-    if not value.isascii() and _joined(value) != value:
-        raise Misfit("two lone surrogates in a row, high and low, would come back as one character")
-    return value
-
-
-def as_int(value: object) -> int:
-    """Return `value` if it is an `int` (no `bool`) that every Python reads."""
-    if type(value) is not int:
-        raise expected("int", value)
-    if value.bit_length() > _INT_BITS:
-        raise Misfit("an int of more than 4300 digits can't be read back; pass it as str in hexadecimal")
-    return value
-
-
-def expected(what: str, value: object) -> Misfit:
-    """Return the misfit of a value of another type."""
-    if value is None:
-        return Misfit(f"expected {what}, not None")
-    return Misfit(f"expected {what}, not {type(value).__qualname__} ({shortened(value)})")
-
-
-def shortened(value: object) -> str:
-    """Return the `repr` of a value in about 80 characters."""
-    try:
-        text = repr(value[:100] if isinstance(value, (str, bytes)) else value)
-    except Exception:  # whatever the value's own `__repr__` raises
-        return f"a {type(value).__qualname__} without repr"
-    return text if len(text) <= 80 else text[:77] + "..."
+        raise CodecError(f"result: {TOO_DEEP}") from None
 
 
 class _Plan:
@@ -328,18 +231,17 @@ def _annotations(function: Any) -> dict[str, Any]:
 def _converters(function: Any, name: str) -> Converters:
     annotations = _annotations(function)
     if name not in annotations:
-        return as_json, _as_it_is
+        return as_json, as_it_is
     annotation = annotations[name]
-    found = _plain_converters(annotation, function.__globals__)
-    if found is None:
-        found = _conversion().converters(annotation, function)
+    plain = _plain(annotation, function.__globals__)
+    found: Converters = (plain, plain) if plain else _conversion().converters(annotation, function)
     return found
 
 
-def _plain_converters(annotation: Any, names: Mapping[str, Any]) -> Converters | None:
+def _plain(annotation: Any, names: Mapping[str, Any]) -> Convert | None:
     if type(annotation) is str:
-        return None if annotation in names else _PLAIN.get(annotation)  # a module may have its own `list`
-    return _PLAIN.get(_PLAIN_TYPES.get(annotation, "")) if type(annotation) in (type, type(None)) else None
+        return None if annotation in names else _PLAIN_NAMES.get(annotation)  # a module may have its own `list`
+    return PLAIN.get(annotation) if type(annotation) in (type, type(None)) else None
 
 
 def _conversion() -> ModuleType:
@@ -348,15 +250,16 @@ def _conversion() -> ModuleType:
         from asyncjobs import conversion
 
         return conversion
-    name = "_asyncjobs_conversion"
-    if name not in sys.modules:
-        # `importlib.util` would import contextlib and more; this is the same machinery, loaded already.
-        path = __file__[: -len("codec.py")] + "conversion.py"
-        spec = sys.modules["_frozen_importlib_external"].spec_from_file_location(name, path)
-        module = sys.modules["_frozen_importlib"].module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    return sys.modules[name]
+    for file in _CONVERSION:
+        name = "_asyncjobs_" + file
+        if name not in sys.modules:
+            # `importlib.util` would import contextlib and more; this is the same machinery, loaded already.
+            path = f"{__file__[: -len('codec.py')]}{file}.py"
+            spec = sys.modules["_frozen_importlib_external"].spec_from_file_location(name, path)
+            module = sys.modules["_frozen_importlib"].module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+    return sys.modules["_asyncjobs_conversion"]
 
 
 def _converted(given: dict[str, Any], converters: dict[str, Convert]) -> dict[str, Any]:
@@ -367,7 +270,7 @@ def _converted(given: dict[str, Any], converters: dict[str, Convert]) -> dict[st
     except Misfit as misfit:
         raise CodecError(misfit.sentence(), name) from None
     except RecursionError:
-        raise CodecError(_too_deep(), name) from None
+        raise CodecError(TOO_DEEP, name) from None
     return given
 
 
@@ -384,10 +287,6 @@ def _either(encode: Convert, decode: Convert) -> Convert:
         return encode(decode(form))
 
     return encode_either
-
-
-def _is(kind: Any, value: object) -> bool:
-    return type(value) is kind
 
 
 def _read(text: str, what: str) -> Any:
@@ -408,136 +307,3 @@ def _written(form: object, limit: int, what: str, setting: str) -> str:
             "store what is large elsewhere and pass a reference to it"
         )
     return text
-
-
-def _too_deep() -> str:
-    return f"nested deeper than {DEEPEST} levels, or it contains itself"
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
-
-
-def _as_float(value: Any) -> Any:
-    if type(value) is float:
-        return value
-    if type(value) is not int:
-        raise expected("float", value)
-    return as_int(value)
-
-
-def _as_bool(value: Any) -> Any:
-    if type(value) is not bool:
-        raise expected("bool", value)
-    return value
-
-
-def _as_none(value: Any) -> Any:
-    if value is not None:
-        raise expected("None", value)
-    return value
-
-
-def _as_list(value: Any) -> Any:
-    if not _is(list, value):
-        raise expected("list", value)
-    return as_json(value)
-
-
-def _as_dict(value: Any) -> Any:
-    if not _is(dict, value):
-        raise expected("dict", value)
-    return as_json(value)
-
-
-def _json_items(items: Any, depth: int) -> list[Any]:
-    result: list[Any] = []
-    try:
-        for item in items:
-            result.append(as_json(item, depth))
-    except Misfit as misfit:
-        misfit.path.append(len(result))
-        raise
-    return result
-
-
-def _json_fields(fields: Any, depth: int) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    key: Any = None
-    try:
-        for key, item in fields.items():
-            if type(key) is not str:
-                raise expected("a str as key", key)
-            result[as_text(key)] = as_json(item, depth)
-    except Misfit as misfit:
-        misfit.path.append(key)
-        raise
-    return result
-
-
-def _joined(text: str) -> str:
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-
-
-_PLAIN: dict[str, Converters] = {
-    "int": (as_int, as_int),
-    "str": (as_text, as_text),
-    "float": (_as_float, _as_float),
-    "bool": (_as_bool, _as_bool),
-    "None": (_as_none, _as_none),
-    "list": (_as_list, _as_list),
-    "dict": (_as_dict, _as_dict),
-}
-
-
-_PLAIN_TYPES = {
-    int: "int",
-    str: "str",
-    float: "float",
-    bool: "bool",
-    None: "None",
-    list: "list",
-    dict: "dict",
-}
-
-
-class _Scanning:
-    """What `make_scanner` asks of a `JSONDecoder`."""
-
-    strict = True
-    object_hook = None
-    object_pairs_hook = None
-    parse_float = float
-    parse_int = int
-    parse_constant = {
-        "NaN": float("nan"),
-        "Infinity": float("inf"),
-        "-Infinity": float("-inf"),
-    }.__getitem__
-
-
-def _refuse(value: object) -> NoReturn:
-    raise TypeError(f"{type(value).__name__} is no JSON value")
-
-
-def _accelerated() -> tuple[Any, Any]:
-    """Return the C encoder and scanner, or Nones if this Python's are missing or behave otherwise.
-
-    Their signatures are private to CPython; these are those of 3.9 to 3.14 (`json.encoder`,
-    `json.decoder`).
-    """
-    sample: Any = {"a": [1, -0.5, float("inf"), None, True, "\u00e9\ud800"], "b": {}}
-    text = '{"a": [1, -0.5, Infinity, null, true, "\\u00e9\\ud800"], "b": {}}'
-    encoder: Any = make_encoder
-    scanner: Any = make_scanner
-    try:
-        write = encoder(None, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True)
-        scan = scanner(_Scanning)
-        if "".join(write(sample, 0)) == text and scan(text, 0) == (sample, len(text)):
-            return write, scan
-    except (TypeError, AttributeError, ValueError):
-        pass
-    return None, None
-
-
-_write, _scan = _accelerated()

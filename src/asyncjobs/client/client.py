@@ -37,7 +37,7 @@ from asyncjobs.registry import Registry
 from asyncjobs.settings import Settings
 from asyncjobs.store import JobFilter, Store, Submission, open_store
 from asyncjobs.supervision import supervise
-from asyncjobs.telemetry import Event, Events, JobFinished, JobSubmitted, Listener, log
+from asyncjobs.telemetry import Event, Events, JobFinished, JobStarted, JobSubmitted, Listener, log
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -203,6 +203,8 @@ class JobClient:
     def _emit(self, event: Event) -> None:
         if type(event) is JobFinished:
             self._waiting.ended(event.job)
+        elif type(event) is JobStarted:
+            self._waiting.forget(event.job.id)
         self.events.emit(event)
 
     def _opened_store(self) -> Store:
@@ -336,12 +338,12 @@ class JobClient:
         await self.end_of(job_id, timeout=timeout)
         return await self.get(job_id)
 
-    async def end_of(self, job_id: str, *, timeout: float | None) -> Job:
+    async def end_of(self, job_id: str, *, timeout: float | None, submitted_here: bool = False) -> Job:
         """Wait for the job's end; the record lacks its attempts, and costs no query if it ends here."""
         self._opened_store()
         try:
             async with asyncio.timeout(timeout):
-                return await self._waiting.end_of(job_id)
+                return await self._waiting.end_of(job_id, submitted_here=submitted_here)
         except TimeoutError:
             raise TimeoutError(f"job {job_id} had not ended after {timeout:g} s of waiting") from None
 
@@ -429,6 +431,7 @@ class JobClient:
         job = await store.retry(job_id, now=datetime.now(UTC))
         if job is None:
             raise JobNotFound(job_id)
+        self._waiting.forget(job_id)
         if job.status is JobStatus.PENDING:
             self._announce({job.name})
         return job

@@ -44,7 +44,8 @@ class JobHandle(Generic[R]):
             TimeoutError: the wait was over first; the job goes on.
             JobNotFound: the job was deleted.
         """
-        job = await self._client.end_of(self.id, timeout=timeout)
+        submitted_here = self._definition is not None
+        job = await self._client.end_of(self.id, timeout=timeout, submitted_here=submitted_here)
         return cast(R, _value(job, self._definition or self._client.definition(job.name)))
 
     async def wait(self, timeout: float | None = None) -> Job:

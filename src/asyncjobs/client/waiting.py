@@ -6,7 +6,9 @@
 
 However many wait, there is one task, and one query for all whose jobs it has to look up: those that
 began to wait since the last look (their job may have ended before), and all of them when another
-process has written something.
+process has written something. Mostly there is nothing to look up: the end of a job that was submitted
+here is likely to be seen here, so its first look is put off a little; and an end that was seen here is
+remembered for a moment.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from asyncjobs.store import Store
 
 LOOK_AGAIN_SECONDS = 5.0
 QUICK_LOOK_SECONDS = 0.02
+PUT_OFF_SECONDS = 0.05
+REMEMBERED_SECONDS = 1.0
+MOST_REMEMBERED = 500
+LONGEST_REMEMBERED = 10_000  # characters of a result
 
 
 class Waiting:
@@ -30,8 +36,9 @@ class Waiting:
         self._unseen: set[str] = set()
         self._look = asyncio.Event()
         self._failure: Exception | None = None
+        self._recent: dict[str, tuple[float, Job]] = {}
 
-    async def end_of(self, job_id: str) -> Job:
+    async def end_of(self, job_id: str, *, submitted_here: bool = False) -> Job:
         """Return the job's final record, without its attempts.
 
         Raises:
@@ -39,13 +46,17 @@ class Waiting:
         """
         if self._failure is not None:
             raise self._failure
-        waiter: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        remembered = self._recent.get(job_id)
+        if remembered is not None and loop.time() - remembered[0] < REMEMBERED_SECONDS:
+            return remembered[1]
+        waiter: asyncio.Future[Job] = loop.create_future()
         self._waiters.setdefault(job_id, set()).add(waiter)
-        self._unseen.add(job_id)
-        self._look.set()
+        timer = loop.call_later(PUT_OFF_SECONDS if submitted_here else 0, self._look_up, job_id)
         try:
             return await waiter
         finally:
+            timer.cancel()
             waiters = self._waiters.get(job_id)
             if waiters is not None:
                 waiters.discard(waiter)
@@ -54,7 +65,19 @@ class Waiting:
 
     def ended(self, job: Job) -> None:
         """Wake the waiters of a job that has ended."""
+        if len(job.result_json or "") <= LONGEST_REMEMBERED:
+            self._recent[job.id] = (asyncio.get_running_loop().time(), job)
+            if len(self._recent) > MOST_REMEMBERED:
+                del self._recent[next(iter(self._recent))]
         self._resolve(job.id, lambda waiter: waiter.set_result(job))
+
+    def forget(self, job_id: str) -> None:
+        """Forget that the job has ended: it begins anew."""
+        self._recent.pop(job_id, None)
+
+    def _look_up(self, job_id: str) -> None:
+        self._unseen.add(job_id)
+        self._look.set()
 
     def _missing(self, job_id: str) -> None:
         self._resolve(job_id, lambda waiter: waiter.set_exception(JobNotFound(job_id)))

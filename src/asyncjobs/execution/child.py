@@ -52,7 +52,9 @@ def main(channel: int, parent: int) -> None:
     posix.set_inheritable(channel, False)
     identity = _identity(channel)
     wire = _load("wire")
-    _codec = codec = _load("codec", folder=_FOLDER[: -len("execution/")])
+    package = _FOLDER[: -len("execution/")]
+    _load("jsonvalues", folder=package)
+    _codec = codec = _load("codec", folder=package)
     faulthandler.enable(2)  # a segfault then says in the job's stderr where it was
     frame = wire.read_frame(channel)
     if frame is None:
