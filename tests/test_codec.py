@@ -8,7 +8,7 @@ from hypothesis import given
 
 from asyncjobs import codec
 from asyncjobs.codec import CodecError
-from asyncjobs.sameness import same
+from asyncjobs.conversion.sameness import same
 from test_jsonvalues import JSON_VALUES, cycle
 
 SOURCE = Path(codec.__file__).parent
@@ -234,7 +234,7 @@ try:
     codec.decode_params(job, '{{"path": 1}}')
 except codec.CodecError as error:
     assert "expected PosixPath as text, not int (1)" in str(error), error
-assert "_asyncjobs_conversion" in sys.modules
+assert "_asyncjobs_compiler" in sys.modules
 print([name for name in sys.modules if name.startswith("asyncjobs")])
 """
 

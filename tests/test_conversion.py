@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from asyncjobs import codec
 from asyncjobs.codec import CodecError
-from asyncjobs.sameness import same
+from asyncjobs.conversion.sameness import same
 
 if TYPE_CHECKING:
     from somewhere import Missing

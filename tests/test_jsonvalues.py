@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyncjobs import jsonvalues
-from asyncjobs.sameness import same
+from asyncjobs.conversion.sameness import same
 
 
 def cycle():

@@ -40,8 +40,8 @@ __all__ = [
 ]
 
 _MOST_PLANS = 1000
-# The files that `conversion.py` is made of, each after those it imports.
-_CONVERSION = ("classes", "sameness", "hints", "spelling", "containers", "alternatives", "conversion")
+# The files of the folder `conversion`, each after those it imports.
+_CONVERSION = ("classes", "sameness", "hints", "spelling", "containers", "alternatives", "compiler")
 _PLAIN_NAMES = {str(getattr(kind, "__name__", kind)): convert for kind, convert in PLAIN.items()}
 _VARIADIC_FLAGS = 0x04 | 0x08  # inspect.CO_VARARGS, inspect.CO_VARKEYWORDS
 
@@ -245,7 +245,7 @@ def _plain(annotation: Any, names: Mapping[str, Any]) -> Convert | None:
 
 
 def _conversion() -> ModuleType:
-    """Return `conversion.py`, from beside this file where the package is not to be imported."""
+    """Return what converts annotated values, by the path of its files where the package is not to be imported."""
     if __name__ != "_asyncjobs_codec":
         from asyncjobs import conversion
 
@@ -254,12 +254,12 @@ def _conversion() -> ModuleType:
         name = "_asyncjobs_" + file
         if name not in sys.modules:
             # `importlib.util` would import contextlib and more; this is the same machinery, loaded already.
-            path = f"{__file__[: -len('codec.py')]}{file}.py"
+            path = f"{__file__[: -len('codec.py')]}conversion/{file}.py"
             spec = sys.modules["_frozen_importlib_external"].spec_from_file_location(name, path)
             module = sys.modules["_frozen_importlib"].module_from_spec(spec)
             sys.modules[name] = module
             spec.loader.exec_module(module)
-    return sys.modules["_asyncjobs_conversion"]
+    return sys.modules["_asyncjobs_compiler"]
 
 
 def _converted(given: dict[str, Any], converters: dict[str, Convert]) -> dict[str, Any]:

@@ -19,13 +19,13 @@ IN_A_JOBS_PROCESS = [
         "execution/failure.py",
         "codec.py",
         "jsonvalues.py",
-        "conversion.py",
-        "alternatives.py",
-        "containers.py",
-        "spelling.py",
-        "hints.py",
-        "sameness.py",
-        "classes.py",
+        "conversion/compiler.py",
+        "conversion/alternatives.py",
+        "conversion/containers.py",
+        "conversion/spelling.py",
+        "conversion/hints.py",
+        "conversion/sameness.py",
+        "conversion/classes.py",
     )
 ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __name__ != "_asyncjobs_sameness":
-    from asyncjobs.classes import is_subclass
+    from asyncjobs.conversion.classes import is_subclass
 else:
     from _asyncjobs_classes import is_subclass
 if TYPE_CHECKING:

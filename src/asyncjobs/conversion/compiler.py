@@ -17,10 +17,10 @@ import typing
 from collections import abc
 
 TYPE_CHECKING = False
-if TYPE_CHECKING or __name__ != "_asyncjobs_conversion":
-    from asyncjobs.alternatives import enumeration, first_fitting, literal, optional
-    from asyncjobs.classes import is_subclass, one_line
-    from asyncjobs.containers import (
+if TYPE_CHECKING or __name__ != "_asyncjobs_compiler":
+    from asyncjobs.conversion.alternatives import enumeration, first_fitting, literal, optional
+    from asyncjobs.conversion.classes import is_subclass, one_line
+    from asyncjobs.conversion.containers import (
         FIELDS,
         ITEMS,
         dataclass,
@@ -32,10 +32,10 @@ if TYPE_CHECKING or __name__ != "_asyncjobs_conversion":
         struct,
         typed_dict,
     )
-    from asyncjobs.hints import evaluated, hints_of, is_required, label_of, lenient_annotations, name_of
+    from asyncjobs.conversion.hints import evaluated, hints_of, is_required, label_of, lenient_annotations, name_of
+    from asyncjobs.conversion.sameness import same
+    from asyncjobs.conversion.spelling import spelled
     from asyncjobs.jsonvalues import PLAIN, Misfit, as_it_is, as_json, as_none, dumps, shortened
-    from asyncjobs.sameness import same
-    from asyncjobs.spelling import spelled
 else:
     from _asyncjobs_alternatives import enumeration, first_fitting, literal, optional
     from _asyncjobs_classes import is_subclass, one_line

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __name__ != "_asyncjobs_alternatives":
-    from asyncjobs.classes import built
+    from asyncjobs.conversion.classes import built
+    from asyncjobs.conversion.sameness import same
     from asyncjobs.jsonvalues import Misfit, as_int, as_json, dumps, expected, shortened
-    from asyncjobs.sameness import same
 else:
     from _asyncjobs_classes import built
     from _asyncjobs_jsonvalues import Misfit, as_int, as_json, dumps, expected, shortened

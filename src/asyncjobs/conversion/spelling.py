@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __name__ != "_asyncjobs_spelling":
-    from asyncjobs.classes import check_type, is_subclass, one_line
+    from asyncjobs.conversion.classes import check_type, is_subclass, one_line
     from asyncjobs.jsonvalues import Misfit, as_text, expected, shortened
 else:
     from _asyncjobs_classes import check_type, is_subclass, one_line

@@ -11,7 +11,7 @@ from collections import abc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING or __name__ != "_asyncjobs_containers":
-    from asyncjobs.classes import built, check_type, one_line
+    from asyncjobs.conversion.classes import built, check_type, one_line
     from asyncjobs.jsonvalues import Misfit, as_json, dumps, expected, loads, shortened
 else:
     from _asyncjobs_classes import built, check_type, one_line
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-    from asyncjobs.conversion import Conversion
+    from asyncjobs.conversion.compiler import Conversion
 
     Convert = Callable[[Any], Any]
     Converters = tuple[Convert, Convert]
