@@ -43,9 +43,12 @@ async def inline() -> AsyncIterator[Bench]:
 
 async def _bench(isolation: str) -> AsyncIterator[Bench]:
     runner = RUNNERS[isolation]()
+    before = await asyncio.to_thread(tree.descendants, os.getpid())  # of other tests' long-lived fixtures
+    strangers = {each.pid for each in before}
     yield Bench(runner)
     await runner.close()
-    left = [each.pid for each in await asyncio.to_thread(tree.descendants, os.getpid())]
+    now = await asyncio.to_thread(tree.descendants, os.getpid())
+    left = [each.pid for each in now if each.pid not in strangers]
     assert not left, f"processes left behind: {left}"
     assert await asyncio.to_thread(tree.sweep, ENGINE, seconds=0) == 0, "processes of the engine left behind"
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import jobs_for_tests as jobs
 import light_jobs
 import pytest
-from bench import Bench, alive, until
+from bench import ENGINE, Bench, alive, until
 
 from asyncjobs.execution import NotStarted, tree
 from asyncjobs.execution import process as process_module
@@ -28,7 +28,16 @@ from asyncjobs.model.outcome import Canceled, Crashed, Succeeded, TimedOut
 
 
 def children() -> set[int]:
-    return {each.pid for each in tree.descendants(os.getpid())}
+    """Return our processes among the descendants of this one: other tests have theirs."""
+    return {each.pid for each in tree.descendants(os.getpid()) if is_ours(each.pid)}
+
+
+def is_ours(pid: int) -> bool:
+    try:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+    return f"{tree.TOKEN_VARIABLE}={ENGINE}".encode() in environ
 
 
 async def standbys_after_a_run(spawn: Bench) -> set[int]:
