@@ -16,7 +16,7 @@ from uuid import uuid4
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, JSONResponse
 
-from asyncjobs import Job, JobEngine, JobFailed, JobNotFound, job
+from asyncjobs import Job, JobEnded, JobEngine, JobNotFound, job
 
 FOLDER = Path(os.environ.get("EXAMPLE_FOLDER", "fastapi-files"))
 FOLDER.mkdir(exist_ok=True)
@@ -66,11 +66,14 @@ async def status(job_id: str) -> dict[str, Any]:
 @app.get("/thumbnails/{job_id}")
 async def picture(job_id: str) -> FileResponse:
     try:
-        return FileResponse(await engine.handle(job_id).result(timeout=30), media_type="image/png")
-    except JobFailed as error:
-        raise HTTPException(422, f"{error.class_name}: {error.message}") from None
+        small = await engine.handle(job_id).result(timeout=30)
+    except JobEnded as error:  # it failed, timed out or was canceled
+        raise HTTPException(422, str(error)) from None
     except TimeoutError:
         raise HTTPException(503, "not ready yet", headers={"Retry-After": "5"}) from None
+    if not isinstance(small, Path):
+        raise HTTPException(404, f"job {job_id} makes no thumbnail")
+    return FileResponse(small, media_type="image/png")
 
 
 @app.delete("/jobs/{job_id}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from asyncjobs import JobEngine, JobFailed, JobHandle, job
+from asyncjobs import JobEnded, JobEngine, JobHandle, job
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
@@ -45,8 +45,10 @@ async def main(folder: Path, width: int) -> None:
     target = folder / "thumbnails"
     target.mkdir(exist_ok=True)
     async with JobEngine(f"sqlite:///{folder}/jobs.db", jobs=[thumbnail]) as engine:
+        async for record in engine.iterate(name="thumbnail", status=["FAILED", "TIMEOUT", "CANCELED"]):
+            await engine.retry(record.id)  # of an earlier run
         handles = await engine.submit_many(
-            thumbnail.using(key=f"{path.name} {width}").bind(path, target / f"{path.stem}.jpg", width)
+            thumbnail.using(key=f"{path.name} {width}").bind(path, target / f"{path.name}.jpg", width)
             for path in pictures
         )
         console = Console()
@@ -56,8 +58,8 @@ async def main(folder: Path, width: int) -> None:
             async def follow(path: Path, handle: JobHandle[int]) -> int | None:
                 try:
                     return await handle.result()
-                except JobFailed as error:
-                    console.print(f"{path.name}: {error.class_name}: {error.message}")
+                except JobEnded as error:  # it failed, timed out or was canceled
+                    console.print(f"{path.name}: {error}")
                     return None
                 finally:
                     progress.advance(bar)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from asyncjobs.errors import Retry as Retry
     from asyncjobs.errors import SchemaMismatch as SchemaMismatch
     from asyncjobs.errors import SettingsError as SettingsError
+    from asyncjobs.errors import StoreBusy as StoreBusy
     from asyncjobs.errors import StoreCorrupt as StoreCorrupt
     from asyncjobs.errors import StoreError as StoreError
     from asyncjobs.errors import StoreUnavailable as StoreUnavailable
@@ -85,6 +86,7 @@ _HOMES = {
         "Retry",
         "SchemaMismatch",
         "SettingsError",
+        "StoreBusy",
         "StoreCorrupt",
         "StoreError",
         "StoreUnavailable",
@@ -131,6 +133,7 @@ __all__ = [
     "SchemaMismatch",
     "Settings",
     "SettingsError",
+    "StoreBusy",
     "StoreCorrupt",
     "StoreError",
     "StoreUnavailable",

@@ -79,6 +79,8 @@ class JobDefinition(_Typed[P, R]):
         self.isolation = _checked_isolation(isolation)
         self.priority = _checked_int("priority", priority, least=-PRIORITY_LIMIT, most=PRIORITY_LIMIT)
         self.env = _checked_env(env)
+        if self.env and isolation == "inline":
+            raise DefinitionError("isolation='inline' shares the engine's environment: it can't have an env of its own")
         self.run_at: datetime | None = None
         self.delay: float | None = None
         self.key: str | None = None
@@ -128,6 +130,8 @@ class JobDefinition(_Typed[P, R]):
                 copy.max_retries = _checked_int("max_retries", max_retries, least=0)
             if priority is not None:
                 copy.priority = _checked_int("priority", priority, least=-PRIORITY_LIMIT, most=PRIORITY_LIMIT)
+            if env and self.isolation == "inline":
+                raise DefinitionError("a job of isolation='inline' can't have an env of its own")
             if env is not None:
                 copy.env = {**self.env, **_checked_env(env)}
             if run_at is not None:

@@ -11,6 +11,7 @@ AsyncJobsError
 ├── JobNotFound                no job has this id
 ├── StoreError
 │   ├── StoreUnavailable       the database can't be reached, opened or written
+│   │   └── StoreBusy          another transaction has kept it locked for too long
 │   ├── StoreCorrupt           the file is no database, or a damaged one
 │   └── SchemaMismatch         the database was migrated by a newer asyncjobs
 ├── EngineError
@@ -56,7 +57,7 @@ class DuplicateJobName(DefinitionError):
 
 
 class SettingsError(AsyncJobsError):
-    """A setting that can't be used; the message names it and where it came from."""
+    """A setting that can't be used; the message names it, and the variable if it came from one."""
 
 
 class InvalidParams(AsyncJobsError):
@@ -110,6 +111,10 @@ class StoreError(AsyncJobsError):
 
 class StoreUnavailable(StoreError):
     """The database can't be reached, opened or written now."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Somebody else's transaction has kept the database locked for too long."""
 
 
 class StoreCorrupt(StoreError):

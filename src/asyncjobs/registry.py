@@ -19,6 +19,14 @@ class Registry:
     def __init__(self, sources: Iterable[Definition | str | ModuleType], *, isolation: str) -> None:
         self._definitions: dict[str, Definition] = {}
         self._isolation = isolation
+        if isinstance(sources, JobDefinition | str | ModuleType):
+            sources = [sources]
+        if not isinstance(sources, Iterable):
+            raise DefinitionError(f"jobs= takes functions with @job, dotted names and modules, not {sources!r}")
+        self.add_all(sources)
+
+    def add_all(self, sources: Iterable[Definition | str | ModuleType]) -> None:
+        """Register definitions, dotted names and whole modules; errors as of `add`."""
         for source in sources:
             for definition in _definitions_in(source):
                 self.add(definition)

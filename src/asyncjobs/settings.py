@@ -112,13 +112,21 @@ def _checked(name: str, value: Any, metadata: Any) -> Any:
     try:
         read = metadata["read"](value)
     except (ValueError, OverflowError):
-        raise SettingsError(f"the setting {name} takes {metadata['form']}, not {value!r}") from None
+        raise SettingsError(
+            f"the setting {name} takes {metadata['form']}, not {value!r}{_source(name, value)}"
+        ) from None
     least = metadata["least"]
     if least is not None and read is not None and not read >= least:
-        raise SettingsError(f"the setting {name} must be at least {least:g}, not {value!r}")
+        raise SettingsError(f"the setting {name} must be at least {least:g}, not {value!r}{_source(name, value)}")
     if least is not None and read is not None and not read <= MOST:
         raise SettingsError(f"the setting {name} must be at most {MOST:g}, not {value!r}")
     return read
+
+
+def _source(name: str, value: Any) -> str:
+    """Say where a refused value came from, if no keyword gave it."""
+    variable = f"ASYNCJOBS_{name.upper()}"
+    return f" (from {variable} in the environment)" if os.environ.get(variable) == value else ""
 
 
 @lru_cache(maxsize=8)

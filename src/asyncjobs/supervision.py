@@ -6,16 +6,19 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 
-from asyncjobs.errors import EngineFailed
+from asyncjobs.errors import EngineFailed, StoreError
 from asyncjobs.telemetry import Events, TaskCrashed
 
 RESTARTS = 5
 WITHIN_SECONDS = 60.0
 FIRST_PAUSE = 0.05
+STORE_PAUSE = 1.0
 
 
 async def supervise(name: str, run: Callable[[], Awaitable[None]], *, events: Events) -> None:
     """Run `run` until it returns; start it again when it raises, each time after a longer pause.
+
+    Trouble with the store does not count: it is waited out.
 
     Raises:
         EngineFailed: it crashed more than 5 times within a minute.
@@ -25,19 +28,22 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], *, events: Ev
     while True:
         try:
             return await run()
+        except StoreError as error:  # the database may come back; nothing of ours is wrong
+            events.emit(TaskCrashed(task=name, error=error, final=False))
+            await asyncio.sleep(STORE_PAUSE)
         except Exception as caught:
-            error: BaseException = caught
-            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-                error = error.exceptions[0]
+            fault: BaseException = caught
+            while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
+                fault = fault.exceptions[0]
             now = loop.time()
             crashes.append(now)
             while now - crashes[0] > WITHIN_SECONDS:
                 crashes.popleft()
             final = len(crashes) > RESTARTS
-            events.emit(TaskCrashed(task=name, error=error, final=final))
+            events.emit(TaskCrashed(task=name, error=fault, final=final))
             if final:
                 raise EngineFailed(
                     f"{name} crashed {len(crashes)} times within {WITHIN_SECONDS:g} s, last with "
-                    f"{type(error).__name__}: {error}; restart the engine once that is mended"
-                ) from error
+                    f"{type(fault).__name__}: {fault}; restart the engine once that is mended"
+                ) from fault
             await asyncio.sleep(FIRST_PAUSE * 2 ** len(crashes))

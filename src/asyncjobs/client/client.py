@@ -82,7 +82,8 @@ class JobClient:
         self.settings = Settings() if settings is None else settings
         self.events = Events(log)
         self._address = address
-        self._registry = Registry([*jobs, *self.settings.jobs], isolation=self.settings.isolation)
+        self._registry = Registry(jobs, isolation=self.settings.isolation)
+        self._registry.add_all(self.settings.jobs)
         self._store: Store = self._new_store()
         self._waiting = Waiting()
         self._life: asyncio.Task[None] | None = None
@@ -178,7 +179,8 @@ class JobClient:
 
     async def _serve(self, opened: asyncio.Future[None]) -> None:
         """Say that we are open, and stay so until we are closed."""
-        opened.set_result(None)
+        if not opened.done():
+            opened.set_result(None)
         await self._closing.wait()
 
     def _hurry(self) -> None:
@@ -310,7 +312,7 @@ class JobClient:
 
         Its `result()` is converted by the return annotation if the job's name is registered here.
         """
-        job = Job(id=job_id, name="", params_json="{}", created_at=_EPOCH, run_at=_EPOCH)
+        job = Job(id=filters.known_id(job_id), name="", params_json="{}", created_at=_EPOCH, run_at=_EPOCH)
         return JobHandle(self, job, None)
 
     def definition(self, name: str) -> JobDefinition[..., Any] | None:
@@ -323,7 +325,7 @@ class JobClient:
         Raises:
             JobNotFound: no job has this id.
         """
-        job = await self._opened_store().get(job_id)
+        job = await self._opened_store().get(filters.known_id(job_id))
         if job is None:
             raise JobNotFound(job_id)
         return job
@@ -335,15 +337,24 @@ class JobClient:
             TimeoutError: it had not ended after `timeout` seconds; the job goes on.
             JobNotFound: no job has this id.
         """
-        await self.end_of(job_id, timeout=timeout)
-        return await self.get(job_id)
+        try:
+            async with asyncio.timeout(filters.seconds("timeout", timeout)):
+                while True:
+                    await self.end_of(job_id, timeout=None)
+                    job = await self.get(job_id)
+                    if job.status.is_final:
+                        return job
+                    self._waiting.forget(job.id)  # somebody has retried it meanwhile
+        except TimeoutError:
+            raise TimeoutError(f"job {job_id} had not ended after {timeout:g} s of waiting") from None
 
     async def end_of(self, job_id: str, *, timeout: float | None, submitted_here: bool = False) -> Job:
         """Wait for the job's end; the record lacks its attempts, and costs no query if it ends here."""
         self._opened_store()
+        known = filters.known_id(job_id)
         try:
-            async with asyncio.timeout(timeout):
-                return await self._waiting.end_of(job_id, submitted_here=submitted_here)
+            async with asyncio.timeout(filters.seconds("timeout", timeout)):
+                return await self._waiting.end_of(known, submitted_here=submitted_here)
         except TimeoutError:
             raise TimeoutError(f"job {job_id} had not ended after {timeout:g} s of waiting") from None
 
@@ -407,7 +418,7 @@ class JobClient:
             JobNotFound: no job has this id.
         """
         now = datetime.now(UTC)
-        job = await self._opened_store().cancel(job_id, now=now)
+        job = await self._opened_store().cancel(filters.known_id(job_id), now=now)
         if job is None:
             raise JobNotFound(job_id)
         if job.status is JobStatus.CANCELED and job.finished_at == now:
@@ -428,10 +439,10 @@ class JobClient:
             JobNotFound: no job has this id.
         """
         store = self._opened_store()
-        job = await store.retry(job_id, now=datetime.now(UTC))
+        job = await store.retry(filters.known_id(job_id), now=datetime.now(UTC))
         if job is None:
             raise JobNotFound(job_id)
-        self._waiting.forget(job_id)
+        self._waiting.forget(job.id)
         if job.status is JobStatus.PENDING:
             self._announce({job.name})
         return job
@@ -460,6 +471,7 @@ class JobClient:
             before = datetime.now(UTC) - filters.age(older_than)
         wanted = JobFilter(statuses=statuses, names=filters.names(name), finished_before=before)
         store = self._opened_store()
+        self._waiting.forget_all()
         deleted = 0
         while True:
             now = await store.delete(wanted, limit=DELETE_AT_ONCE)

@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from asyncjobs.errors import InvalidOptions
+from asyncjobs.errors import InvalidOptions, JobNotFound
 from asyncjobs.model.job import JobStatus
+
+
+def known_id(job_id: Any) -> str:
+    """Return a job's id as text; what can be no id names no job.
+
+    Raises:
+        JobNotFound: it is neither a text that a database can hold nor a UUID.
+    """
+    if isinstance(job_id, UUID):
+        return str(job_id)
+    if isinstance(job_id, str) and "\0" not in job_id:
+        try:
+            job_id.encode()
+        except UnicodeEncodeError:
+            pass
+        else:
+            return job_id
+    raise JobNotFound(str(job_id))
+
+
+def seconds(option: str, given: Any) -> float | None:
+    """Return a time limit in seconds, or None for no limit."""
+    if given is None or (isinstance(given, int | float) and not isinstance(given, bool)):
+        return given
+    raise InvalidOptions(f"{option} takes seconds or None, not {given!r}")
 
 
 def statuses(status: Any) -> tuple[JobStatus, ...] | None:
@@ -70,6 +95,10 @@ def age(older_than: Any) -> timedelta:
         age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
     except (TypeError, OverflowError, ValueError):
         raise InvalidOptions(f"older_than takes seconds or a timedelta, not {older_than!r}") from None
+    try:
+        datetime.now(UTC) - age
+    except OverflowError:
+        raise InvalidOptions(f"older_than reaches back beyond every calendar: {older_than!r}") from None
     if age < timedelta(0):
         raise InvalidOptions(f"older_than must not be negative: {older_than!r}")
     return age

@@ -9,7 +9,7 @@ from typing import Any
 
 from asyncjobs import codec
 from asyncjobs.definition import JobDefinition
-from asyncjobs.errors import InvalidParams
+from asyncjobs.errors import InvalidOptions, InvalidParams
 from asyncjobs.model.job import Job
 from asyncjobs.settings import Settings
 from asyncjobs.store import Submission
@@ -65,7 +65,7 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
         retry_delay=_or(definition.retry_delay, settings.retry_delay),
         retry_max_delay=_or(definition.retry_max_delay, settings.retry_max_delay),
         created_at=_created_at(job_id),
-        run_at=run_at.astimezone(UTC),
+        run_at=_in_utc(run_at),
     )
     return Submission(job, definition.env)
 
@@ -73,6 +73,13 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
 def _created_at(job_id: str) -> datetime:
     """Return the millisecond that a UUIDv7 begins with, so that the two can't disagree."""
     return _EPOCH + timedelta(milliseconds=int(job_id[:8] + job_id[9:13], 16))
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise InvalidOptions(f"run_at is beyond every calendar: {moment!r}") from None
 
 
 def _encoded(definition: JobDefinition[..., Any], encode: Callable[[], str]) -> str:

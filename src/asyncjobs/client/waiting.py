@@ -69,7 +69,14 @@ class Waiting:
             self._recent[job.id] = (asyncio.get_running_loop().time(), job)
             if len(self._recent) > MOST_REMEMBERED:
                 del self._recent[next(iter(self._recent))]
+        self._tell(job)
+
+    def _tell(self, job: Job) -> None:
         self._resolve(job.id, lambda waiter: waiter.set_result(job))
+
+    def forget_all(self) -> None:
+        """Forget every end: some jobs are deleted."""
+        self._recent.clear()
 
     def forget(self, job_id: str) -> None:
         """Forget that the job has ended: it begins anew."""
@@ -84,6 +91,7 @@ class Waiting:
 
     def look_again(self) -> None:
         """Look up every job that is waited for: its end may have been written elsewhere."""
+        self._recent.clear()  # whoever wrote may have retried or deleted one of them
         if self._waiters:
             self._unseen.update(self._waiters)
             self._look.set()
@@ -115,7 +123,7 @@ class Waiting:
                 self._unseen |= asked
                 raise
             for job in settled.ended:
-                self.ended(job)
+                self._tell(job)
             for job_id in settled.missing:
                 self._missing(job_id)
             took = asyncio.get_running_loop().time() - began

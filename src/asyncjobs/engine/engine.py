@@ -35,6 +35,7 @@ from asyncjobs.telemetry import EngineStarted, EngineStopped, TaskCrashed, logge
 from asyncjobs.threads import in_thread
 
 KILL_SECONDS = 5.0
+LEAVE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,10 @@ class JobEngine(JobClient):
                 life = self._life
                 assert life is not None
                 stopped = asyncio.create_task(stop.wait(), name="asyncjobs signals")
-                await asyncio.wait([stopped, life], return_when=asyncio.FIRST_COMPLETED)
-                stopped.cancel()
+                try:
+                    await asyncio.wait([stopped, life], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    stopped.cancel()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -164,14 +167,15 @@ class JobEngine(JobClient):
         self._workers = {
             each.name: Worker(each, runners[each.isolation or self.settings.isolation], around) for each in definitions
         }
-        await self._store.register(me)
         try:
+            await self._store.register(me)
             await self._rescue_first(self._liveness)
             async with asyncio.TaskGroup() as group:
                 watching = self._start_liveness(group, self._liveness)
                 workers = [self._start_worker(group, worker) for worker in self._workers.values()]
                 self._emit(EngineStarted(me.id, me.names))
-                opened.set_result(None)
+                if not opened.done():
+                    opened.set_result(None)
                 await self._closing.wait()
                 await self._stop(workers)
                 for each in watching:
@@ -224,10 +228,11 @@ class JobEngine(JobClient):
     async def _leave(self, me: EngineRecord) -> None:
         """Give back whatever is still RUNNING under our id, then free the lock."""
         try:
-            if self._liveness is not None:
-                await self._liveness.give_back_all()
-            await self._store.unregister(me.id)
-        except StoreError as error:  # the next engine will find the lock free, and rescue
+            async with asyncio.timeout(LEAVE_SECONDS):
+                if self._liveness is not None:
+                    await self._liveness.give_back_all()
+                await self._store.unregister(me.id)
+        except (StoreError, TimeoutError) as error:  # closing the store frees the lock; others rescue
             self._emit(TaskCrashed(task="leaving", error=error, final=False))
 
     def _hurry(self) -> None:

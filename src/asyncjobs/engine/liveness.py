@@ -131,6 +131,7 @@ class Liveness:
 
     async def give_back_all(self) -> None:
         """Give back what is RUNNING under our id, when no worker is left to hold anything."""
+        await self.store.drain()  # a claim whose worker is gone may still be on its way
         for job in await self.store.running(self.me.id):
             await self._give_back(job, Interrupted(reason="its engine stopped"))
 

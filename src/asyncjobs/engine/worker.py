@@ -7,7 +7,8 @@
 It is woken by a submission in this process, by another process's write, by a slot that came free, or
 by its own timer at the earliest `run_at`. A slot counts as free once the end of its attempt is on
 its way into the store: the next claim shares that end's transaction and comes after it, so the rows
-RUNNING under this name never exceed `max_workers`.
+RUNNING under this name don't exceed `max_workers`, but for an end that can't be written and is tried
+again meanwhile.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class Worker:
     _claim_at: float = 0.0
     _stopping: bool = False
     _wakeup: asyncio.Event = field(default_factory=asyncio.Event)
+    _stuck: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
 
     def wake(self) -> None:
         """Look for due jobs now."""
@@ -103,6 +105,8 @@ class Worker:
         """Claim nothing more; `run` returns once the attempts under way have ended."""
         self._stopping = True
         self._wakeup.set()
+        for each in self._stuck:
+            _settle(each)
 
     def interrupt(self) -> None:
         """Ask every attempt to end; their jobs become PENDING again."""
@@ -178,7 +182,7 @@ class Worker:
 
     async def _attempt(self, held: Running, env: dict[str, str]) -> None:
         job = held.job
-        slot_freed = False
+        slot_freed = written = False
         try:
             if self._stopping:  # claimed while the stop came
                 ended = Ended(Interrupted(reason="its engine stopped"))
@@ -190,15 +194,28 @@ class Worker:
             if ended.busy is None:
                 slot_freed = self._free_slot()
             await self._finish(job, ended)
+            written = True
             if ended.busy is not None:
-                await asyncio.wait([ended.busy])
+                await self._until_free(ended.busy)
         except asyncio.CancelledError:
-            await self._give_back(job)
+            if not written:
+                await self._give_back(job)
             raise
         finally:
             del self.running[job.id, job.attempt]
             if not slot_freed:
                 self._free_slot()
+
+    async def _until_free(self, busy: asyncio.Future[None]) -> None:
+        """Keep the slot while what ran in it can't be ended; a stop does not wait for that."""
+        free: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        busy.add_done_callback(lambda _: _settle(free))
+        self._stuck.add(free)
+        try:
+            if not self._stopping:
+                await free
+        finally:
+            self._stuck.discard(free)
 
     async def _give_back(self, job: Job) -> None:
         """Write, although we are cancelled, that the attempt was interrupted; but not for ever."""
@@ -222,8 +239,10 @@ class Worker:
         try:
             ended = await self.runner.run(job, self.definition, env=env, asked=held.asked, output=output)
         except NotStarted as error:
-            self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
-            self._claim_at = asyncio.get_running_loop().time() + self._pause
+            now = asyncio.get_running_loop().time()
+            if now >= self._claim_at:  # once for all attempts that were claimed together
+                self._pause = min(self._pause * 2 or FIRST_PAUSE, LONGEST_PAUSE)
+                self._claim_at = now + self._pause
             self.around.emit(StartPaused(job.name, str(error), self._pause))
             return Ended(Interrupted(reason=f"no process could be started: {error}"))
         except Exception as error:
@@ -272,7 +291,10 @@ class Worker:
 
     async def _moved_on(self, job: Job, attempt: Attempt) -> None:
         """The row was not ours any more: either we had written it already, or somebody took it."""
-        stored = await self.around.store.get(job.id)
+        try:
+            stored = await self.around.store.get(job.id)
+        except StoreError:
+            stored = None
         if stored is not None and stored.status.is_final and stored.attempt == job.attempt:
             self.around.emit(JobFinished(stored))
         else:
@@ -341,6 +363,11 @@ def _retry_after(job: Job, outcome: Outcome) -> timedelta:
         limit=timedelta(seconds=job.retry_max_delay),
     )
     return wait * (1 + random.random() * JITTER)  # it spreads retries, it hides nothing
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _ask(held: Running, why: Canceled | Interrupted) -> None:

@@ -91,7 +91,7 @@ class Store(Protocol):
         ...
 
     async def close(self) -> None:
-        """End what is under way and disconnect; a second call does nothing."""
+        """Write what was asked for, within bounds, free every lock and disconnect; twice is once."""
         ...
 
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
@@ -142,12 +142,16 @@ class Store(Protocol):
         """Return the jobs that are RUNNING under this engine, among them those asked to cancel."""
         ...
 
+    async def drain(self) -> None:
+        """Return once everything that was asked for before has been written, or refused."""
+        ...
+
     async def register(self, engine: EngineRecord) -> None:
         """Take the engine's lock, which its death frees, then write its row."""
         ...
 
     async def unregister(self, engine_id: str) -> None:
-        """Delete the engine's row, and free its lock if it is held here."""
+        """Free the engine's lock if it is held here, and delete its row unless a job still runs under it."""
         ...
 
     async def unlocked_engines(self) -> Sequence[Sighting]:

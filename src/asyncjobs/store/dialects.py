@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from asyncjobs.errors import SchemaMismatch, StoreCorrupt, StoreError, StoreUnavailable
+from asyncjobs.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreUnavailable
 from asyncjobs.store.locks import EngineLocks
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.statements import Step
@@ -98,7 +99,7 @@ class SqliteDatabase:
         """Open both connections, and create or migrate the schema."""
         await in_thread(self._check_path, name="asyncjobs path")
         self._engine = create_async_engine(
-            f"sqlite+aiosqlite:///{self.path}",
+            URL.create("sqlite+aiosqlite", database=str(self.path)),
             poolclass=NullPool,
             connect_args={"factory": TurnConnection, "isolation_level": None, "timeout": BUSY_SECONDS},
         )
@@ -120,6 +121,7 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         """Close both connections; the last process to do so folds the log into the file."""
+        self.locks.let_go_all()
         self._writer = self._reader = None
         held, self._held = self._held, []
         for connection in held:
@@ -285,7 +287,7 @@ class SqliteDatabase:
                 f"{self} has other tables by our names ({words}): give the jobs a file of their own"
             )
         if _is_busy(error):
-            return StoreUnavailable(
+            return StoreBusy(
                 f"{self} was kept locked by another transaction for {LONGEST_BUSY_SECONDS:g} s: commit it, or end it"
             )
         return StoreUnavailable(f"{self}: {words}")

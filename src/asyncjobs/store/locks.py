@@ -59,22 +59,26 @@ class EngineLocks:
         finally:
             os.close(descriptor)
 
-    def release(self, engine_id: str) -> None:
-        """Free an engine's lock and take its file away; nothing happens if that was done."""
+    def let_go(self, engine_id: str) -> None:
+        """Free an engine's lock, if it is held here; its file stays."""
         descriptor = self._held.pop(engine_id, None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def remove(self, engine_id: str) -> None:
+        """Free an engine's lock and take its file away; nothing happens if that was done."""
         try:
             (self.folder / engine_id).unlink(missing_ok=True)
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            self.let_go(engine_id)
         if not self._held:
             try:
                 self.folder.rmdir()
             except OSError:
                 return  # other engines' files are in it
 
-    def forget_in_child(self) -> None:
-        """Close this process's copies of the locks, without a goodbye: they are the parent's."""
+    def let_go_all(self) -> None:
+        """Close every descriptor: in a forked child they are copies, and the locks stay the parent's."""
         held, self._held = self._held, {}
         for descriptor in held.values():
             os.close(descriptor)
@@ -85,7 +89,7 @@ _every: weakref.WeakSet[EngineLocks] = weakref.WeakSet()
 
 def _forget_all() -> None:
     for locks in list(_every):
-        locks.forget_in_child()
+        locks.let_go_all()
 
 
 os.register_at_fork(after_in_child=_forget_all)

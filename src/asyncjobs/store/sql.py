@@ -21,7 +21,7 @@ from enum import IntEnum
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
-from asyncjobs.errors import StoreError, StoreUnavailable
+from asyncjobs.errors import StoreBusy, StoreError, StoreUnavailable
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import Claim, Claimed, JobFilter, Settled, Sighting, Submission, statements
@@ -44,6 +44,7 @@ from asyncjobs.threads import in_thread
 T = TypeVar("T")
 Answers = list[list[Any]]
 LARGEST_TURN = 1000
+CLOSE_SECONDS = 5.0
 
 
 class _Rank(IntEnum):
@@ -74,6 +75,11 @@ class _Part(Generic[T]):
         try:
             self.answer.set_result(self.read(answers))
         except Exception as error:  # a row that can't be read is the business of whoever asked for it
+            self.refuse(StoreError(f"a row can't be read: {type(error).__name__}: {error}"))
+
+    def refuse(self, error: StoreError) -> None:
+        """Tell the caller that nothing came of it."""
+        if not self.answer.done():
             self.answer.set_exception(error)
 
 
@@ -94,10 +100,14 @@ class SqlStore:
     async def close(self) -> None:
         """Finish the turns that were asked for, then disconnect."""
         turns, self._turns = self._turns, None
-        if turns is not None:
-            self._wake.set()
-            await asyncio.wait([turns])
-        await self._database.close()
+        try:
+            if turns is not None:
+                self._wake.set()
+                await asyncio.wait([turns], timeout=CLOSE_SECONDS)
+                turns.cancel()
+                await asyncio.wait([turns])
+        finally:
+            await self._database.close()
 
     # --- jobs -----------------------------------------------------------------------------------
 
@@ -204,15 +214,23 @@ class SqlStore:
 
     # --- engines --------------------------------------------------------------------------------
 
+    async def drain(self) -> None:
+        """Return once everything that was asked for before has been written, or refused."""
+        await self._write([], _nothing, rank=_Rank.CLAIM)
+
     async def register(self, engine: EngineRecord) -> None:
         """Take the engine's lock, then write its row."""
         await in_thread(self._database.locks.hold, engine.id, name="asyncjobs lock")
         await self._write([statements.insert_engine(engine_row(engine))], _nothing)
 
     async def unregister(self, engine_id: str) -> None:
-        """Delete the engine's row once nothing runs under it, and free its lock."""
-        await self._write([statements.delete_engine(engine_id)], _nothing)
-        await in_thread(self._database.locks.release, engine_id, name="asyncjobs unlock")
+        """Free the engine's lock, and delete its row unless something still runs under it.
+
+        While the row is there the lock's file stays, free: the sign for others to rescue.
+        """
+        deleted = await self._write([statements.delete_engine(engine_id)], lambda answers: bool(answers[0][0]))
+        locks = self._database.locks
+        await in_thread(locks.remove if deleted else locks.let_go, engine_id, name="asyncjobs unlock")
 
     async def unlocked_engines(self) -> Sequence[Sighting]:
         """Return the engines whose rows are there and whose locks nobody holds."""
@@ -240,23 +258,29 @@ class SqlStore:
         return answer
 
     async def _run_turns(self) -> None:
-        while self._turns is not None or self._gathered:
-            if not self._gathered:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            parts, self._gathered = self._gathered[:LARGEST_TURN], self._gathered[LARGEST_TURN:]
-            await self._turn(sorted(parts, key=attrgetter("rank")))
+        parts: list[_Part[Any]] = []
+        try:
+            while self._turns is not None or self._gathered:
+                if not self._gathered:
+                    self._wake.clear()
+                    await self._wake.wait()
+                    continue
+                parts, self._gathered = self._gathered[:LARGEST_TURN], self._gathered[LARGEST_TURN:]
+                await self._turn(sorted(parts, key=attrgetter("rank")))
+        finally:
+            for part in (*parts, *self._gathered):
+                part.refuse(StoreUnavailable(f"{self._database} was closed before it had answered"))
 
     async def _turn(self, parts: Sequence[_Part[Any]]) -> None:
         try:
             answers = await self._database.write([step for part in parts for step in part.steps])
         except StoreError as error:
-            if len(parts) > 1:
+            if len(parts) > 1 and not isinstance(error, StoreBusy):
                 for part in parts:
                     await self._turn([part])
-            elif not parts[0].answer.done():
-                parts[0].answer.set_exception(error)
+            else:
+                for part in parts:
+                    part.refuse(error)
         else:
             at = 0
             for part in parts:

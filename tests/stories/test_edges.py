@@ -1,0 +1,147 @@
+"""Where two things meet: odd ids, a cancelled start, a retry that somebody waits for, a stop that can't write."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+import story_jobs
+
+from asyncjobs import (
+    DefinitionError,
+    InvalidOptions,
+    JobClient,
+    JobEngine,
+    JobNotFound,
+    JobStatus,
+    Settings,
+    StoreUnavailable,
+    job,
+)
+from asyncjobs.telemetry import Event, JobFinished
+
+Start = Callable[..., Awaitable[JobEngine]]
+released = threading.Event()
+
+
+@job(isolation="inline", timeout=0.05)
+def hold_a_thread() -> None:
+    released.wait(60)
+
+
+@pytest.mark.parametrize(
+    "odd", ["a\0b", "\ud800", UUID(int=7), 7, None], ids=["nul", "surrogate", "uuid", "int", "none"]
+)
+async def test_what_is_no_id_is_not_found_and_harms_nobody(engine: JobEngine, odd: object) -> None:
+    for call in (engine.get, engine.wait, engine.cancel, engine.retry):
+        with pytest.raises(JobNotFound):
+            await call(odd)  # type: ignore[operator]
+
+    assert await (await engine.submit(story_jobs.add_inline, 1)).result(timeout=30) == 3
+
+
+async def test_an_id_may_be_given_as_a_uuid(engine: JobEngine) -> None:
+    handle = await engine.submit(story_jobs.add_inline, 1)
+
+    assert (await engine.wait(UUID(handle.id), timeout=30)).id == handle.id  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [JobClient, JobEngine])
+async def test_a_start_that_is_cancelled_ends_as_cancelled(url: str, kind: type[JobClient]) -> None:
+    opening = asyncio.create_task(kind(url).__aenter__())
+    await asyncio.sleep(0)
+    opening.cancel()
+
+    await asyncio.wait([opening])
+
+    assert opening.cancelled()
+
+
+async def test_a_wait_that_meets_a_retry_returns_the_last_end(start: Start) -> None:
+    engine = await start()
+    other = await start(kind=JobClient)
+    handle = await engine.submit(story_jobs.fail, "twice")
+    await handle.wait(timeout=30)
+
+    await other.retry(handle.id)
+    record = await handle.wait(timeout=30)
+
+    assert record.status is JobStatus.FAILED
+
+
+async def test_a_deleted_job_is_not_found_any_more(engine: JobEngine) -> None:
+    handle = await engine.submit(story_jobs.add_inline, 1)
+    await handle.wait(timeout=30)
+
+    await engine.delete()
+
+    with pytest.raises(JobNotFound):
+        await handle.result(timeout=30)
+
+
+async def test_a_stop_does_not_wait_for_a_thread_and_its_job_ends_once(url: str) -> None:
+    ends: list[Event] = []
+    engine = JobEngine(url, jobs=[hold_a_thread], settings=Settings(stop_grace=60))
+    engine.subscribe(lambda event: ends.append(event) if isinstance(event, JobFinished) else None)
+    async with asyncio.timeout(30), engine:
+        handle = await engine.submit(hold_a_thread)
+        await handle.wait()
+
+    released.set()
+    assert len(ends) == 1
+
+
+async def test_an_engine_that_could_not_write_its_end_frees_its_lock(
+    start: Start, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocker = tmp_path / "blocker"
+    blocker.touch()
+
+    async def refuse(_steps: object) -> None:
+        raise StoreUnavailable("disk I/O error")
+
+    first = JobEngine(url, jobs=[story_jobs], settings=Settings(stop_grace=0, kill_grace=0))
+    async with first:
+        handle = await first.submit(story_jobs.wait_for, blocker)
+        while not blocker.with_suffix(".running").exists():
+            await asyncio.sleep(0.005)
+        monkeypatch.setattr(first._store._database, "write", refuse)  # type: ignore[attr-defined]
+    blocker.unlink()
+
+    second = await start()
+
+    assert (await second.wait(handle.id, timeout=30)).status is JobStatus.SUCCEEDED
+
+
+async def test_a_path_with_signs_of_a_url_names_that_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "what?#%20"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    async with JobClient("sqlite:///jobs.db"):
+        assert (folder / "jobs.db").exists()
+
+    assert [each.name for each in tmp_path.iterdir()] == [folder.name]
+
+
+async def test_one_definition_needs_no_list(url: str) -> None:
+    async with JobEngine(url, jobs=story_jobs.add_inline) as engine:
+        assert await (await engine.submit(story_jobs.add_inline, 1)).result(timeout=30) == 3
+
+
+def test_an_environment_for_an_inline_job_is_refused() -> None:
+    with pytest.raises(DefinitionError, match="env"):
+        job(isolation="inline", env={"A": "b"})(story_jobs.not_a_job)
+    with pytest.raises(InvalidOptions, match="env"):
+        story_jobs.add_inline.using(env={"A": "b"})
+
+
+async def test_odd_times_are_refused_with_a_sentence(engine: JobEngine) -> None:
+    with pytest.raises(InvalidOptions, match="older_than"):
+        await engine.delete(older_than=1e12)
+    with pytest.raises(InvalidOptions, match="timeout"):
+        await engine.wait("x", timeout="5")  # type: ignore[arg-type]
