@@ -59,7 +59,7 @@ async def main(folder: Path, width: int) -> None:
                 try:
                     return await handle.result()
                 except JobEnded as error:  # it failed, timed out or was canceled
-                    console.print(f"{path.name}: {error}")
+                    console.print(f"{path.name}: {error}", soft_wrap=True, highlight=False)
                     return None
                 finally:
                     progress.advance(bar)

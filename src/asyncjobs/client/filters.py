@@ -96,7 +96,7 @@ def age(older_than: Any) -> timedelta:
     except (TypeError, OverflowError, ValueError):
         raise InvalidOptions(f"older_than takes seconds or a timedelta, not {older_than!r}") from None
     try:
-        datetime.now(UTC) - age
+        _ = datetime.now(UTC) - age
     except OverflowError:
         raise InvalidOptions(f"older_than reaches back beyond every calendar: {older_than!r}") from None
     if age < timedelta(0):
