@@ -11,7 +11,7 @@ from pathlib import Path
 import aiosqlite
 
 from asyncjobs import codec, jsonvalues
-from asyncjobs.execution import child, tree, wire
+from asyncjobs.execution import child, wire
 
 CREATE = "CREATE TABLE floor (id TEXT PRIMARY KEY, payload TEXT)"
 INSERT = "INSERT INTO floor VALUES (?, ?)"
@@ -45,14 +45,13 @@ async def aiosqlite_inserts(folder: Path, count: int = 1000) -> float:
 # What a job's process loads, the job's module included, as it loads it: ours by path, from their bytecode.
 CHILD_IMPORTS = f"""
 from _frozen_importlib_external import SourceFileLoader
-import sys
+import sys, _ctypes
 def load(name, path):
     module = type(sys)(name)
     module.__file__ = path
     sys.modules[name] = module
     SourceFileLoader(name, path).exec_module(module)
 load("_asyncjobs_wire", {wire.__file__!r})
-load("_asyncjobs_tree", {tree.__file__!r})
 load("_asyncjobs_jsonvalues", {jsonvalues.__file__!r})
 load("_asyncjobs_codec", {codec.__file__!r})
 load("_asyncjobs_child_floor", {child.__file__!r})

@@ -93,7 +93,7 @@ def test_thumbnails_names_a_picture_that_is_none_and_makes_the_others(tmp_path: 
     assert "broken.png: job" in printed
     assert "PIL.UnidentifiedImageError:" in printed
     assert f"1 of 2 thumbnails in {folder}/thumbnails" in printed.replace("\n", " ")
-    assert size_of(folder / "thumbnails" / "good.jpg") == (100, 75)
+    assert size_of(folder / "thumbnails" / "good.png.jpg") == (100, 75)
 
 
 # --- the web app ---------------------------------------------------------------------------------
