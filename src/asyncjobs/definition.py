@@ -9,18 +9,33 @@ from __future__ import annotations
 import sys
 
 from asyncjobs.errors import DefinitionError, InvalidOptions
+from asyncjobs.options import (
+    PRIORITY_LIMIT,
+    checked_classes,
+    checked_env,
+    checked_instant,
+    checked_int,
+    checked_isolation,
+    checked_key,
+    checked_lines,
+    checked_name,
+    checked_optional,
+    checked_retry_on,
+    checked_seconds,
+    checked_version,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
     from datetime import datetime, timedelta
-    from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+    from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+
+    from asyncjobs.options import Isolation, RetryOn
 
     P = ParamSpec("P")
     R = TypeVar("R")
     Seconds = float | timedelta
-    RetryOn = Literal["timeout", "crash"]
-    Isolation = Literal["fork", "spawn", "reuse", "inline"]
 
     class _Typed(Generic[P, R]):
         """At run time it is plain, so that `typing` need not be imported."""
@@ -36,10 +51,6 @@ else:
         return function
 
 
-ISOLATIONS = ("fork", "spawn", "reuse", "inline")
-NAME_LENGTH = 200
-PRIORITY_LIMIT = 1000
-LONGEST_SECONDS = 10 * 365 * 86400.0
 _COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE
 
 
@@ -65,22 +76,40 @@ class JobDefinition(_Typed[P, R]):
         isolation: Isolation | None = None,
         priority: int = 0,
         env: Mapping[str, str] | None = None,
+        memory_limit: int | None = None,
+        cpu_limit: Seconds | None = None,
+        max_output: int | None = None,
+        open_files: int | None = None,
+        nice: int = 0,
+        python_version: str | None = None,
+        pip_requirements: Iterable[str] = (),
     ) -> None:
         self.function = _checked_function(function)
-        self.name = _checked_name(function.__name__ if name is None else name)
-        self.max_workers = _checked_int("max_workers", max_workers, least=1, most=10_000)
-        self.timeout = _checked_seconds("timeout", timeout, least=0.001)
-        self.kill_grace = _checked_seconds("kill_grace", kill_grace)
-        self.max_retries = None if max_retries is None else _checked_int("max_retries", max_retries, least=0)
-        self.retry_delay = _checked_seconds("retry_delay", retry_delay)
-        self.retry_max_delay = _checked_seconds("retry_max_delay", retry_max_delay)
-        self.transient_error_classes = _checked_classes(transient_error_classes)
-        self.retry_on = _checked_retry_on(retry_on)
-        self.isolation = _checked_isolation(isolation)
-        self.priority = _checked_int("priority", priority, least=-PRIORITY_LIMIT, most=PRIORITY_LIMIT)
-        self.env = _checked_env(env)
+        self.name = checked_name(function.__name__ if name is None else name)
+        self.max_workers = checked_int("max_workers", max_workers, least=1, most=10_000)
+        self.timeout = checked_seconds("timeout", timeout, least=0.001)
+        self.kill_grace = checked_seconds("kill_grace", kill_grace)
+        self.max_retries = None if max_retries is None else checked_int("max_retries", max_retries, least=0)
+        self.retry_delay = checked_seconds("retry_delay", retry_delay)
+        self.retry_max_delay = checked_seconds("retry_max_delay", retry_max_delay)
+        self.transient_error_classes = checked_classes(transient_error_classes)
+        self.retry_on = checked_retry_on(retry_on)
+        self.isolation = checked_isolation(isolation)
+        self.priority = checked_int("priority", priority, least=-PRIORITY_LIMIT, most=PRIORITY_LIMIT)
+        self.env = checked_env(env)
         if self.env and isolation == "inline":
             raise DefinitionError("isolation='inline' shares the engine's environment: it can't have an env of its own")
+        self.memory_limit = checked_optional("memory_limit", memory_limit, least=1024 * 1024)
+        self.cpu_limit = checked_seconds("cpu_limit", cpu_limit, least=1)
+        self.max_output = checked_optional("max_output", max_output, least=0)
+        self.open_files = checked_optional("open_files", open_files, least=16)
+        self.nice = checked_int("nice", nice, least=0, most=19)
+        self.python_version = checked_version(python_version)
+        self.pip_requirements = checked_lines(pip_requirements)
+        if isolation == "inline" and self._needs_a_process():
+            raise DefinitionError(
+                "isolation='inline' shares the engine's process: limits and environments need another"
+            )
         self.run_at: datetime | None = None
         self.delay: float | None = None
         self.key: str | None = None
@@ -125,19 +154,19 @@ class JobDefinition(_Typed[P, R]):
             ):
                 if value is not None:
                     least = 0.001 if option == "timeout" else 0.0
-                    setattr(copy, option, _checked_seconds(option, value, least=least))
+                    setattr(copy, option, checked_seconds(option, value, least=least))
             if max_retries is not None:
-                copy.max_retries = _checked_int("max_retries", max_retries, least=0)
+                copy.max_retries = checked_int("max_retries", max_retries, least=0)
             if priority is not None:
-                copy.priority = _checked_int("priority", priority, least=-PRIORITY_LIMIT, most=PRIORITY_LIMIT)
+                copy.priority = checked_int("priority", priority, least=-PRIORITY_LIMIT, most=PRIORITY_LIMIT)
             if env and self.isolation == "inline":
                 raise DefinitionError("a job of isolation='inline' can't have an env of its own")
             if env is not None:
-                copy.env = {**self.env, **_checked_env(env)}
+                copy.env = {**self.env, **checked_env(env)}
             if run_at is not None:
-                copy.run_at = _checked_instant(run_at)
+                copy.run_at = checked_instant(run_at)
             if key is not None:
-                copy.key = _checked_key(key)
+                copy.key = checked_key(key)
         except DefinitionError as error:
             raise InvalidOptions(str(error)) from None
         if copy.run_at is not None and copy.delay is not None:
@@ -150,6 +179,10 @@ class JobDefinition(_Typed[P, R]):
         Nothing is checked before it is submitted.
         """
         return Call(self, args, kwargs)
+
+    def _needs_a_process(self) -> bool:
+        limits = (self.memory_limit, self.cpu_limit, self.open_files, self.python_version)
+        return self.nice > 0 or bool(self.pip_requirements) or any(each is not None for each in limits)
 
     def __repr__(self) -> str:
         return f"<job {self.name!r}: {self.__module__}.{self.__qualname__}>"
@@ -210,6 +243,13 @@ def job(
     isolation: Isolation | None = None,
     priority: int = 0,
     env: Mapping[str, str] | None = None,
+    memory_limit: int | None = None,
+    cpu_limit: Seconds | None = None,
+    max_output: int | None = None,
+    open_files: int | None = None,
+    nice: int = 0,
+    python_version: str | None = None,
+    pip_requirements: Iterable[str] = (),
 ) -> _Decorator: ...
 def job(name: Any = None, **options: Any) -> Any:
     """Make a function a job that can be submitted; bare (`@job`) or called (`@job(timeout=30)`).
@@ -228,6 +268,15 @@ def job(name: Any = None, **options: Any) -> Any:
         isolation: `"fork"`, `"spawn"`, `"reuse"` or `"inline"`.
         priority: jobs of a higher one are started first.
         env: environment variables for the job's process alone; in no record, event or log.
+        memory_limit: bytes of address space that a job may use beyond what its process begins with;
+            beyond it, it gets a `MemoryError`.
+        cpu_limit: seconds of processor time, after which an attempt is killed.
+        max_output: bytes of output kept of an attempt, of its beginning and of its end.
+        open_files: how many descriptors a job may have open.
+        nice: how far a job stands back for other processes, 0 to 19.
+        python_version: such as `"3.12"`: the job runs under this interpreter.
+        pip_requirements: such as `["scikit-learn==1.7"]`: the job runs in an environment that has
+            these, built by `uv` when it is first needed.
 
     Raises:
         DefinitionError: the function is a lambda, nested or a method, or an option is out of range.
@@ -286,79 +335,3 @@ def _checked_function(function: Any) -> Callable[..., Any]:
     if "." in function.__qualname__:
         raise DefinitionError(f"{where} is a method: a job must be a function at the top of a module")
     return function  # type: ignore[no-any-return]
-
-
-def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or not name or len(name) > NAME_LENGTH or not name.isprintable():
-        raise DefinitionError(f"a job's name has 1 to {NAME_LENGTH} printable characters, not {name!r}")
-    if "," in name or name != name.strip():
-        raise DefinitionError(f"a job's name has no comma and no space around it, not {name!r}")
-    return name
-
-
-def _checked_int(option: str, value: Any, *, least: int, most: int = 1_000_000) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise DefinitionError(f"{option} must be a whole number from {least} to {most}, not {value!r}")
-    return value
-
-
-def _checked_seconds(option: str, value: Any, *, least: float = 0.0) -> float | None:
-    if value is None:
-        return None
-    seconds = value.total_seconds() if hasattr(value, "total_seconds") else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
-        raise DefinitionError(f"{option} takes seconds or a timedelta, not {value!r}")
-    if not least <= seconds <= LONGEST_SECONDS:
-        raise DefinitionError(f"{option} must be from {least:g} to {LONGEST_SECONDS:g} seconds, not {value!r}")
-    return float(seconds)
-
-
-def _checked_classes(classes: Any) -> tuple[type[BaseException], ...]:
-    listed = tuple(classes) if isinstance(classes, (list, tuple, set, frozenset)) else None
-    if listed is None or not all(isinstance(each, type) and issubclass(each, BaseException) for each in listed):
-        raise DefinitionError(f"transient_error_classes takes a list of exception classes, not {classes!r}")
-    return listed
-
-
-def _checked_retry_on(ends: Any) -> tuple[RetryOn, ...]:
-    listed = tuple(ends) if isinstance(ends, (list, tuple, set, frozenset)) else None
-    if listed is None or not all(each in ("timeout", "crash") for each in listed):
-        raise DefinitionError(f'retry_on takes a list of "timeout" and "crash", not {ends!r}')
-    return listed
-
-
-def _checked_isolation(isolation: Any) -> Isolation | None:
-    if isolation is not None and isolation not in ISOLATIONS:
-        raise DefinitionError(f"isolation must be one of {', '.join(ISOLATIONS)}, not {isolation!r}")
-    return isolation  # type: ignore[no-any-return]
-
-
-def _checked_env(env: Any) -> dict[str, str]:
-    if env is None:
-        return {}
-    if not hasattr(env, "items"):
-        raise DefinitionError("env takes a mapping of names to texts")
-    for name, value in env.items():
-        if not isinstance(name, str) or not name or "=" in name or "\0" in name:
-            raise DefinitionError(f"env has a name that no variable can have: {name!r}")
-        if not isinstance(value, str) or "\0" in value:
-            raise DefinitionError(f"the value of {name!r} in env must be a text without NUL")
-    return dict(env)
-
-
-def _checked_instant(run_at: Any) -> datetime:
-    if not hasattr(run_at, "utcoffset") or not hasattr(run_at, "year"):
-        raise DefinitionError(f"run_at takes a datetime, not {run_at!r}")
-    if run_at.utcoffset() is None:
-        raise DefinitionError("run_at must be aware: datetime.now(UTC), not datetime.now()")
-    return run_at  # type: ignore[no-any-return]
-
-
-def _checked_key(key: Any) -> str:
-    if not isinstance(key, str) or not key or len(key) > 500 or "\0" in key:
-        raise DefinitionError(f"key takes a text of 1 to 500 characters, not {key!r}")
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise DefinitionError(f"key takes a text that UTF-8 can write, not {key!r}") from None
-    return key

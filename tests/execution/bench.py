@@ -14,6 +14,7 @@ from asyncjobs.codec import encode_call
 from asyncjobs.execution import Asked, Ended, Runner, tree
 from asyncjobs.execution.inline import InlineRunner
 from asyncjobs.execution.process import SpawnRunner
+from asyncjobs.model.job import Progress
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ENGINE = "engine-under-test"
@@ -40,6 +41,8 @@ class Bench:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.printed: dict[str, str] = {"stdout": "", "stderr": ""}
+        self.told: list[Progress] = []
+        self.detailed: dict[str, Any] = {}
 
     async def run(
         self,
@@ -51,10 +54,16 @@ class Bench:
     ) -> Ended:
         asked = asyncio.get_running_loop().create_future() if asked is None else asked
         job = make_job(definition, *args, **options)
-        return await self.runner.run(job, definition, env=env or {}, asked=asked, output=self.print)
+        return await self.runner.run(job, definition, env=env or {}, asked=asked, notes=self)
 
-    def print(self, stream: str, text: str) -> None:
+    def output(self, stream: str, text: str) -> None:
         self.printed[stream] += text
+
+    def progress(self, progress: Progress) -> None:
+        self.told.append(progress)
+
+    def details(self, changes: dict[str, Any]) -> None:
+        self.detailed.update(changes)
 
 
 async def until(condition: Callable[[], object]) -> None:

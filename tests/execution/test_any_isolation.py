@@ -193,7 +193,7 @@ async def test_params_that_no_longer_fit_are_refused(anywhere: Bench):
     job = make_job(jobs.add, 1)
     asked = asyncio.get_running_loop().create_future()
 
-    ended = await anywhere.runner.run(job, jobs.fail, env={}, asked=asked, output=anywhere.print)
+    ended = await anywhere.runner.run(job, jobs.fail, env={}, asked=asked, notes=anywhere)
 
     assert failure(ended).error.kind == "params"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import jobs_for_tests as jobs
 import light_jobs
 import pytest
-from bench import Bench, alive, make_job, pids_in, until
+from bench import Bench, alive, pids_in, until
 
 from asyncjobs.execution import Ended, tree
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succeeded, TimedOut
@@ -135,10 +135,9 @@ async def test_a_listener_of_the_output_that_raises_ends_no_attempt(process: Ben
     """F67"""
     told = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
-    job = make_job(jobs.print_lines, 1)
-    asked = asyncio.get_running_loop().create_future()
+    process.output = lambda *_: 1 / 0
 
-    ended = await process.runner.run(job, jobs.print_lines, env={}, asked=asked, output=lambda *_: 1 / 0)
+    ended = await process.run(jobs.print_lines, 1)
 
     assert ended.outcome == Succeeded("null")
     assert told == ["what takes a job's output failed, and gets no more of it"]

@@ -23,6 +23,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from asyncjobs.definition import JobDefinition
+from asyncjobs.engine.notes import AttemptNotes
 from asyncjobs.errors import StoreError
 from asyncjobs.execution import Asked, Ended, NotStarted, Runner
 from asyncjobs.model.job import Attempt, Job, JobStatus
@@ -43,7 +44,6 @@ from asyncjobs.telemetry import (
     Event,
     JobFinished,
     JobInterrupted,
-    JobOutput,
     JobRetryScheduled,
     JobStarted,
     LeaseLost,
@@ -232,12 +232,9 @@ class Worker:
 
     async def _run(self, held: Running, env: dict[str, str]) -> Ended:
         job = held.job
-
-        def output(stream: str, text: str) -> None:
-            self.around.emit(JobOutput(job, stream, text))
-
+        notes = AttemptNotes(job, emit=self.around.emit)
         try:
-            ended = await self.runner.run(job, self.definition, env=env, asked=held.asked, output=output)
+            ended = await self.runner.run(job, self.definition, env=env, asked=held.asked, notes=notes)
         except NotStarted as error:
             now = asyncio.get_running_loop().time()
             if now >= self._claim_at:  # once for all attempts that were claimed together

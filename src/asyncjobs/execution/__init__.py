@@ -8,21 +8,33 @@ A runner never raises for what a job does: whatever happens becomes an outcome.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asyncjobs.model.outcome import Canceled, Interrupted, Outcome, ProcessReport
 
 if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition
-    from asyncjobs.model.job import Job
+    from asyncjobs.model.job import Job, Progress
 
 Asked = asyncio.Future[Canceled | Interrupted]
 """Resolved by the worker when the attempt is to end early; the value becomes its outcome."""
 
-Output = Callable[[str, str], None]
-"""Takes what the job's process prints: the stream (`stdout` or `stderr`) and a piece of text."""
+
+class Notes(Protocol):
+    """Takes what an attempt says while it runs: called in the loop, returns at once."""
+
+    def output(self, stream: str, text: str) -> None:
+        """Take a piece of what the job's process prints; `stream` is `stdout` or `stderr`."""
+        ...
+
+    def progress(self, progress: Progress) -> None:
+        """Take how far the job says it is; it replaces what it said before."""
+        ...
+
+    def details(self, changes: dict[str, Any]) -> None:
+        """Take keys and JSON values to be merged into the job's details."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +54,7 @@ class Runner(Protocol):
     """Runs attempts in one kind of isolation."""
 
     async def run(
-        self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, output: Output
+        self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, notes: Notes
     ) -> Ended:
         """Run one attempt of `job` to its end, and leave no process of it behind.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyncjobs import codec
 from asyncjobs.context import JobContext, inline_context
-from asyncjobs.execution import Asked, Ended, NotStarted, Output, failure
+from asyncjobs.execution import Asked, Ended, Notes, NotStarted, failure
 from asyncjobs.execution.replies import failed
 from asyncjobs.model.job import JobError
 from asyncjobs.model.outcome import Failed, Outcome, Succeeded, TimedOut
@@ -39,7 +39,7 @@ class InlineRunner:
         self._result_limit = settings.max_result_bytes
 
     async def run(
-        self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, output: Output
+        self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, notes: Notes
     ) -> Ended:
         """Run one attempt of `job`; what it prints goes where the engine prints.
 

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from asyncjobs.execution import Asked, Ended, NotStarted, Output, tree
+from asyncjobs.execution import Asked, Ended, Notes, NotStarted, tree
 from asyncjobs.execution.replies import Reply, crashed, described_end
 from asyncjobs.execution.spawned import SpawnedProcess
 from asyncjobs.execution.standbys import Standbys
@@ -53,7 +53,7 @@ class SpawnRunner:
         self._standbys = Standbys(self._start)
 
     async def run(
-        self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, output: Output
+        self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, notes: Notes
     ) -> Ended:
         """Run one attempt of `job` to its end, and leave no process of it behind.
 
@@ -70,7 +70,7 @@ class SpawnRunner:
         try:
             for _ in range(_MOST_STARTS):
                 process = self._standbys.take() or await self._start()
-                ended = await self._attempt(process, job, definition, env=env, asked=asked, output=output)
+                ended = await self._attempt(process, job, definition, env=env, asked=asked, notes=notes)
                 if ended is not None:
                     return ended
                 problem = process.capture.stderr_tail
@@ -97,11 +97,11 @@ class SpawnRunner:
         *,
         env: dict[str, str],
         asked: Asked,
-        output: Output,
+        notes: Notes,
     ) -> Ended | None:
         """Run the job in `process`; None when it ended before it had read its request."""
         try:
-            process.capture.listen(output)
+            process.capture.listen(notes.output)
             try:
                 process.channel.send(self._request(process, job, definition, env))
             except FrameError as error:

@@ -72,6 +72,24 @@ class Attempt(Struct, frozen=True, kw_only=True, gc=False):
     cpu_time: float | None = None
 
 
+class Progress(Struct, frozen=True, kw_only=True, gc=False):
+    """How far a running job says it is.
+
+    `completed` and `total` count `unit`s (any text, such as "files"); a `total` of None is unknown.
+    `details` are what the job has stored by `update_details`, as JSON values. Whoever reads it from
+    the store finds the `attempt` that said so, and when.
+    """
+
+    completed: float = 0
+    total: float | None = None
+    unit: str | None = None
+    phase: str | None = None
+    message: str | None = None
+    details: dict[str, Any] = {}
+    attempt: int = 0
+    updated_at: datetime | None = None
+
+
 class Job(Struct, frozen=True, kw_only=True, gc=False):
     """A job as it was when it was read.
 
