@@ -8,6 +8,7 @@ working directory upwards.
 from __future__ import annotations
 
 import os
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -44,6 +45,18 @@ def _text(value: Any) -> str:
     return value
 
 
+def _optional_text(value: Any) -> str | None:
+    return None if value is None or value == "" else _text(value)
+
+
+def _yes_or_no(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("1", "true", "yes", "on", "0", "false", "no", "off", ""):
+        return value.lower() in ("1", "true", "yes", "on")
+    raise ValueError(value)
+
+
 def _names(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         return tuple(name.strip() for name in value.split(",") if name.strip())
@@ -69,7 +82,11 @@ class Settings:
     """What a client and its engine go by; frozen.
 
     Times are seconds, sizes bytes. `timeout` None means jobs have no time limit of their own;
-    `allowed_jobs` None allows every name. `jobs` names further dotted functions to register.
+    `allowed_jobs` None allows every name. `jobs` names further dotted functions to register. A template
+    process is replaced after `template_jobs` or `template_seconds`, and when the files it has imported
+    change where `reload` is set (by default in Python's development mode); a warm one after
+    `reuse_jobs`, `reuse_seconds`, or when it has grown by `reuse_growth_bytes`. `environments` is the
+    folder of those that jobs ask for, None the user's cache.
 
     Raises:
         SettingsError: a value has the wrong form or is out of range; the message names it.
@@ -86,6 +103,13 @@ class Settings:
     max_params_bytes: int = _setting("max_params_bytes", 10 * MEBIBYTE, _whole, "bytes", least=2)
     max_result_bytes: int = _setting("max_result_bytes", 10 * MEBIBYTE, _whole, "bytes", least=4)
     max_output_bytes: int = _setting("max_output_bytes", MEBIBYTE, _whole, "bytes", least=0)
+    template_jobs: int = _setting("template_jobs", 10_000, _whole, "a whole number", least=1)
+    template_seconds: float = _setting("template_seconds", 86400.0, _number, "seconds", least=1)
+    reload: bool = _setting("reload", sys.flags.dev_mode, _yes_or_no, "true or false")
+    reuse_jobs: int = _setting("reuse_jobs", 1000, _whole, "a whole number", least=1)
+    reuse_seconds: float = _setting("reuse_seconds", 3600.0, _number, "seconds", least=1)
+    reuse_growth_bytes: int = _setting("reuse_growth_bytes", 256 * MEBIBYTE, _whole, "bytes", least=0)
+    environments: str | None = _setting("environments", None, _optional_text, "a folder")
     allowed_jobs: tuple[str, ...] | None = _setting("allowed_jobs", None, _optional_names, "names")
     jobs: tuple[str, ...] = _setting("jobs", (), _names, "dotted names")
     sqlite_synchronous: str = _setting("sqlite_synchronous", "NORMAL", _text, "NORMAL or FULL")

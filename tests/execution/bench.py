@@ -13,7 +13,7 @@ from asyncjobs import Job, JobDefinition, Settings
 from asyncjobs.codec import encode_call
 from asyncjobs.execution import Asked, Ended, Runner, tree
 from asyncjobs.execution.inline import InlineRunner
-from asyncjobs.execution.process import SpawnRunner
+from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.job import Progress
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -22,7 +22,9 @@ SETTINGS = Settings(max_result_bytes=6_000_000, max_output_bytes=10_000)
 PATIENCE = 20.0
 
 RUNNERS: dict[str, Callable[[], Runner]] = {
-    "spawn": lambda: SpawnRunner(engine_id=ENGINE, settings=SETTINGS),
+    "fork": lambda: ProcessRunner("fork", engine_id=ENGINE, settings=SETTINGS),
+    "spawn": lambda: ProcessRunner("spawn", engine_id=ENGINE, settings=SETTINGS),
+    "reuse": lambda: ProcessRunner("reuse", engine_id=ENGINE, settings=SETTINGS),
     "inline": lambda: InlineRunner(settings=SETTINGS),
 }
 
@@ -38,8 +40,10 @@ def make_job(definition: JobDefinition[..., Any], *args: Any, **options: Any) ->
 class Bench:
     """Runs jobs on one runner, and keeps what they print."""
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, isolation: str) -> None:
         self.runner = runner
+        self.isolation = isolation
+        self.order: list[str] = []
         self.printed: dict[str, str] = {"stdout": "", "stderr": ""}
         self.told: list[Progress] = []
         self.detailed: dict[str, Any] = {}
@@ -58,6 +62,13 @@ class Bench:
 
     def output(self, stream: str, text: str) -> None:
         self.printed[stream] += text
+        if self.order[-1:] != [stream]:
+            self.order.append(stream)
+
+    @property
+    def exit_code(self) -> int | None:
+        """What a normal end leaves: a warm process has not ended."""
+        return None if self.isolation == "reuse" else 0
 
     def progress(self, progress: Progress) -> None:
         self.told.append(progress)

@@ -36,6 +36,18 @@ async def spawn() -> AsyncIterator[Bench]:
 
 
 @pytest.fixture
+async def fork() -> AsyncIterator[Bench]:
+    async for bench in _bench("fork"):
+        yield bench
+
+
+@pytest.fixture
+async def reuse() -> AsyncIterator[Bench]:
+    async for bench in _bench("reuse"):
+        yield bench
+
+
+@pytest.fixture
 async def inline() -> AsyncIterator[Bench]:
     async for bench in _bench("inline"):
         yield bench
@@ -45,7 +57,7 @@ async def _bench(isolation: str) -> AsyncIterator[Bench]:
     runner = RUNNERS[isolation]()
     before = await asyncio.to_thread(tree.descendants, os.getpid())  # of other tests' long-lived fixtures
     strangers = {each.pid for each in before}
-    yield Bench(runner)
+    yield Bench(runner, isolation)
     await runner.close()
     now = await asyncio.to_thread(tree.descendants, os.getpid())
     left = [each.pid for each in now if each.pid not in strangers]

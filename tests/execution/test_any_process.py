@@ -15,6 +15,7 @@ import light_jobs
 import pytest
 from bench import Bench, alive, pids_in, until
 
+from asyncjobs import job
 from asyncjobs.execution import Ended, tree
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succeeded, TimedOut
 
@@ -81,7 +82,7 @@ async def test_the_process_is_reported(process: Bench):
     ended = await process.run(jobs.burn, 0.05)
 
     assert ended.process.pid is not None
-    assert (ended.process.exit_code, ended.process.signal, ended.process.leftovers) == (0, None, 0)
+    assert (ended.process.exit_code, ended.process.signal, ended.process.leftovers) == (process.exit_code, None, 0)
     assert ended.process.peak_rss is not None
     assert 5_000_000 < ended.process.peak_rss < 500_000_000
     assert ended.process.cpu_time is not None
@@ -122,13 +123,21 @@ async def test_binary_output_corrupts_nothing(process: Bench):
     assert process.printed["stdout"] == "\ufffd\x00\ufffd{}\x00\x00\x00\x02"
 
 
-async def test_output_above_its_limit_is_dropped_and_counted(process: Bench):
+async def test_of_much_output_the_head_and_the_tail_are_kept_and_the_rest_is_counted(process: Bench):
     """F50"""
     ended = await process.run(jobs.print_much, 5_000_000)
 
     assert ended.outcome == Succeeded('"done"')
     assert process.printed["stdout"] == "x" * 10_000
-    assert process.printed["stderr"] == "[4990000 bytes of output dropped: above max_output_bytes]\n"
+    assert process.printed["stderr"] == "[4990000 bytes of output dropped: above max_output]\n"
+    assert process.order == ["stdout", "stderr", "stdout"]
+
+
+async def test_a_definition_says_how_much_output_is_kept(process: Bench):
+    """F50"""
+    await process.run(job(max_output=10)(jobs.print_much.function), 1000)
+
+    assert process.printed["stdout"] == "x" * 10
 
 
 async def test_a_listener_of_the_output_that_raises_ends_no_attempt(process: Bench):
@@ -203,7 +212,7 @@ async def test_a_job_without_a_grace_may_end_by_itself(process: Bench):
     ended = await process.run(jobs.add, 1, kill_grace=0.0)
 
     assert ended.outcome == Succeeded("11")
-    assert ended.process.exit_code == 0
+    assert ended.process.exit_code == process.exit_code
 
 
 async def test_threads_are_waited_for(process: Bench, tmp_path: Path):
@@ -215,6 +224,7 @@ async def test_threads_are_waited_for(process: Bench, tmp_path: Path):
 
 async def test_exit_handlers_run(process: Bench, tmp_path: Path):
     ended = await process.run(jobs.register_atexit, tmp_path / "written")
+    await process.runner.close()
 
     assert ended.outcome == Succeeded('"done"')
     assert (tmp_path / "written").read_text() == "written at exit"
@@ -355,9 +365,9 @@ async def test_a_timeout_counts_the_import_of_the_module(process: Bench, tmp_pat
     monkeypatch.syspath_prepend(str(tmp_path))
     import slow_to_import
 
-    from asyncjobs import job
+    monkeypatch.setenv("SLOW", "1")
 
-    ended = await process.run(job(slow_to_import.work), env={"SLOW": "1"}, timeout=0.3, kill_grace=0.1)
+    ended = await process.run(job(slow_to_import.work), timeout=0.3, kill_grace=0.1)
 
     assert ended.outcome == TimedOut()
 

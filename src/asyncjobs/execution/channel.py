@@ -10,16 +10,19 @@ import asyncio
 import codecs
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 
 from asyncjobs.execution.wire import CHUNK, Decoder, Frame, FrameError
 
+NOTE = b'{"note"'
+"""How the header of a note begins."""
 LONGEST_TAIL = 4096
 _LAST_READS = 32  # of a pipe, once its process is over: a stranger that still writes is not waited for
 
 
 class Channel:
-    """One request out, one reply in.
+    """One request out, any number of notes and one reply in.
 
     `reply` is the whole frame once it is there, `problem` says what came instead of one. `unread`
     turns true when the other side ended without having read all that was sent to it.
@@ -34,6 +37,7 @@ class Channel:
         self._socket = end
         self._decoder = Decoder(payload_limit)
         self._on_news = on_news
+        self._on_note: Callable[[bytes], None] | None = None
         self._unsent = memoryview(b"")
         self._open = True
         end.setblocking(False)
@@ -44,12 +48,29 @@ class Channel:
         """Whether the other side has begun a reply that is not whole."""
         return self.reply is None and self._decoder.partial
 
-    def send(self, data: bytes) -> None:
-        """Send a frame, as fast as the other side takes it; what it never takes shows in `unread`."""
+    def send(self, data: bytes, *, on_note: Callable[[bytes], None]) -> None:
+        """Send a request, and have `on_note` take the header of each note that comes before the reply.
+
+        It goes as fast as the other side takes it; what that never takes shows in `unread`.
+        """
+        self._on_note = on_note
         self._unsent = memoryview(data)
         self._writable()
         if self._unsent:
             self._loop.add_writer(self._socket.fileno(), self._writable)
+
+    def finish(self) -> None:
+        """Say that no request follows."""
+        if self._open and not self._unsent:
+            try:
+                self._socket.shutdown(socket.SHUT_WR)
+            except OSError:
+                pass  # it has gone
+
+    def forget_reply(self) -> None:
+        """Make ready for the next request."""
+        self.reply = None
+        self._on_note = None
 
     def drain(self) -> None:
         """Read what is there."""
@@ -97,14 +118,21 @@ class Channel:
             self.problem = str(error)
         else:
             for frame in frames:
-                if self.reply is not None:
-                    self.problem = "a second reply"
-                self.reply = frame
+                self._take_frame(frame)
             if self.reply is not None and self._decoder.partial:
                 self.problem = "more than the reply"
-            if not frames and self.problem is None:
+            if self.reply is None and self.problem is None:
                 return
         self._on_news()
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame[0].startswith(NOTE):
+            if self._on_note is not None and self.reply is None:
+                self._on_note(frame[0])
+            return
+        if self.reply is not None:
+            self.problem = "a second reply"
+        self.reply = frame
 
     def _writable(self) -> None:
         try:
@@ -119,46 +147,64 @@ class Channel:
 
 
 class Capture:
-    """What a process writes to its stdout and stderr, up to `limit` bytes in sum; the rest is counted.
+    """What a process writes to its stdout and stderr.
 
-    Until `listen` is called only the end of stderr is kept.
+    Of an attempt's output the head and the tail are kept, half of `limit` bytes each; what is between
+    them is counted. Outside an attempt only the end of stderr is kept.
     """
 
-    def __init__(self, stdout: int, stderr: int, *, limit: int) -> None:
+    def __init__(self, stdout: int, stderr: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._left = limit
-        self._dropped = 0
         self._output: Callable[[str, str], None] | None = None
-        self._tail = b""
+        self._stderr_tail = b""
+        self._begin(0)
         self._descriptors = {"stdout": stdout, "stderr": stderr}
-        new_decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders = {"stdout": new_decoder("replace"), "stderr": new_decoder("replace")}
         for stream, descriptor in self._descriptors.items():
             os.set_blocking(descriptor, False)
-            self._loop.add_reader(descriptor, self._readable, stream)
+            self._loop.add_reader(descriptor, self._read, stream)
+
+    def _begin(self, limit: int) -> None:
+        new_decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {"stdout": new_decoder("replace"), "stderr": new_decoder("replace")}
+        self._head_left = limit - limit // 2
+        self._tail_limit = limit // 2
+        self._tail: deque[tuple[str, bytes]] = deque()
+        self._tail_size = 0
+        self._dropped = 0
 
     @property
     def stderr_tail(self) -> str:
         """The last of what was written to stderr."""
-        return self._tail.decode("utf-8", "replace").strip()
+        return self._stderr_tail.decode("utf-8", "replace").strip()
 
-    def listen(self, output: Callable[[str, str], None]) -> None:
-        """Hand every piece of text to `output` from now on."""
+    def listen(self, output: Callable[[str, str], None], *, limit: int) -> None:
+        """Hand every piece of text to `output` from now on: an attempt begins."""
+        self._stderr_tail = b""
+        self._begin(limit)
         self._output = output
 
-    def close(self) -> None:
-        """Read what is there, and close; whoever still writes gets EPIPE."""
-        for stream in list(self._descriptors):
+    def end_attempt(self) -> None:
+        """Read what is there, and hand over the tail."""
+        for stream in ("stdout", "stderr"):
             for _ in range(_LAST_READS):
                 if not self._read(stream):
                     break
-            self._close(stream)
+        for stream in ("stdout", "stderr"):
+            self._tell(stream, self._decoders[stream].decode(b"", final=True))
         if self._dropped:
-            self._tell("stderr", f"[{self._dropped} bytes of output dropped: above max_output_bytes]\n")
-            self._dropped = 0
+            self._tell("stderr", f"[{self._dropped} bytes of output dropped: above max_output]\n")
+        for stream, data in self._tail:
+            self._tell(stream, self._decoders[stream].decode(data))
+        for stream in ("stdout", "stderr"):
+            self._tell(stream, self._decoders[stream].decode(b"", final=True))
+        self._begin(0)
+        self._output = None
 
-    def _readable(self, stream: str) -> None:
-        self._read(stream)
+    def close(self) -> None:
+        """End the attempt, and close; whoever still writes gets EPIPE."""
+        self.end_attempt()
+        for stream in list(self._descriptors):
+            self._close(stream)
 
     def _read(self, stream: str) -> bool:
         """Read one piece; return whether there may be another."""
@@ -175,20 +221,32 @@ class Capture:
             self._close(stream)
             return False
         if stream == "stderr":
-            self._tail = (self._tail + data)[-LONGEST_TAIL:]
-        kept = data[: self._left]
-        self._left -= len(kept)
-        self._dropped += len(data) - len(kept)
-        if kept and self._output is not None:
-            self._tell(stream, self._decoders[stream].decode(kept))
+            self._stderr_tail = (self._stderr_tail + data)[-LONGEST_TAIL:]
+        if self._output is not None:
+            head, rest = data[: self._head_left], data[self._head_left :]
+            self._head_left -= len(head)
+            if head:
+                self._tell(stream, self._decoders[stream].decode(head))
+            if rest:
+                self._keep_in_tail(stream, rest)
         return True
+
+    def _keep_in_tail(self, stream: str, data: bytes) -> None:
+        self._tail.append((stream, data))
+        self._tail_size += len(data)
+        while self._tail_size > self._tail_limit:
+            first, piece = self._tail.popleft()
+            surplus = min(self._tail_size - self._tail_limit, len(piece))
+            self._tail_size -= surplus
+            self._dropped += surplus
+            if surplus < len(piece):
+                self._tail.appendleft((first, piece[surplus:]))
 
     def _close(self, stream: str) -> None:
         descriptor = self._descriptors.pop(stream, None)
         if descriptor is not None:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
-            self._tell(stream, self._decoders[stream].decode(b"", final=True))
 
     def _tell(self, stream: str, text: str) -> None:
         if not text or self._output is None:

@@ -1,7 +1,10 @@
 """What runs in a job's process: one request in, one reply out, and nothing left behind.
 
-    bind to the engine -> wait for the request -> import -> decode -> call -> encode
-    -> join threads, run atexit, flush, sweep -> reply -> exit
+    begin ─> wait for the request ─> import ─> decode ─> limits ─> call ─> encode
+    ─> join threads, run atexit, flush, sweep ─> reply ─> exit
+
+It begins in a fresh interpreter (`main`) or in a copy of a template (`begin_fork`). With
+`isolation="reuse"` it goes on after the reply, to the next request.
 
 The reply is the last thing before the exit, so that an engine that has a whole reply and sees exit
 code 0 knows that all before it went well. Whatever goes wrong on the way is a reply too; only what
@@ -23,7 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
-    from types import CodeType, ModuleType
+    from types import ModuleType
     from typing import Any
 
     Reply = tuple[dict[str, Any], str, int]  # header, result text, exit code
@@ -32,73 +35,110 @@ else:
 
 current: dict[str, Any] | None = None
 """The request of the job that runs here; `asyncjobs.current_job()` reads it."""
+channel = -1
+"""Its descriptor of the control channel."""
+wire: Any = None
+codec: Any = None
+finding: Any = None
 
-MAIN_AGAIN = "__asyncjobs_main__"
+LINUX = sys.platform == "linux"
 _FOLDER = __file__[: -len("child.py")]
 _BEYOND_WORDS = "no memory or descriptor was left to say more"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 _own_pid = posix.getpid()
-_codec: Any = None
 _cancel: Callable[[], object] | None = None  # of the `async def` that runs
+_prctl: Callable[[int, int], object] | None = None
 
 
-def main(channel: int, parent: int) -> None:
-    """Run the one job that comes over `channel`, and end the process; an end-of-file ends it too."""
-    global current, _codec
-    _bind_to(parent)
-    _reset_signals()
-    posix.set_inheritable(channel, False)
+def main(descriptor: int, parent: int) -> None:
+    """Begin in a fresh interpreter, and serve."""
+    bind_to(parent, _signal.SIGKILL)
+    reset_signals()
+    posix.set_inheritable(descriptor, False)
+    load_neighbours()
+    serve(descriptor)
+
+
+def begin_fork() -> None:
+    """Become a process of our own: what two copies must not share is made anew."""
+    global _own_pid
+    _own_pid = posix.getpid()
+    random: Any = getattr(sys.modules.get("numpy"), "random", None)  # that of `random` is new already
+    if random is not None:
+        random.seed()
+
+
+def serve(descriptor: int) -> None:
+    """Run what comes over the channel, and end the process; an end-of-file ends it too."""
+    global current, channel
+    channel = descriptor
     identity = _identity(channel)
-    wire = _load("wire")
-    package = _FOLDER[: -len("execution/")]
-    _load("jsonvalues", folder=package)
-    _codec = codec = _load("codec", folder=package)
     faulthandler.enable(2)  # a segfault then says in the job's stderr where it was
-    frame = wire.read_frame(channel)
-    if frame is None:
-        posix._exit(0)
-    current = request = codec.loads(frame[0].decode())
-    header, result, code = _run(request, frame[1].decode())
-    _leave_if_forked(code)
-    header["leftovers"] = _finish()
-    header["rss"] = _peak_memory()
-    header["cpu"] = _cpu_time()
-    if _identity(channel) != identity:
-        _say("the job closed its control channel, so its end can't be reported")
-        posix._exit(1)
-    try:
-        posix.set_blocking(channel, True)
-        wire.write_all(channel, wire.pack(codec.dumps(header).encode(), result.encode()))
-    except OSError:
-        posix._exit(1)  # the engine is gone
-    posix._exit(code)
-
-
-def _bind_to(parent: int) -> None:
-    """End with the engine, whatever ends it, and become the parent of orphaned grandchildren."""
-    if sys.platform == "linux":
+    while True:
+        frame = wire.read_frame(channel)
+        if frame is None:
+            posix._exit(0 if current is None else min(_finish(), 0))
+        current = request = codec.loads(frame[0].decode())
+        header, result, code = _run(request, frame[1].decode())
+        _leave_if_forked(code)
+        stays = request["stays"] and header.get("mro", ())[:1] != ["builtins.SystemExit"] and not _leaked_threads()
+        header["stays"] = stays
+        header["leftovers"] = _sweep() if stays else _finish()
+        if "_asyncjobs_telling" in sys.modules:
+            load("telling").tell_now()
+        if request["stays"]:
+            header["pid"], (header["rss"], header["cpu"]) = _own_pid, _used()
+        if _identity(channel) != identity:
+            say("the job closed its control channel, so its end can't be reported")
+            posix._exit(1)
         try:
-            import _ctypes
+            posix.set_blocking(channel, True)
+            wire.write_all(channel, wire.pack(codec.dumps(header).encode(), result.encode()))
+        except OSError:
+            posix._exit(1)  # the engine is gone
+        if not stays:
+            posix._exit(code)
+        del header, result, request
 
-            prctl = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
 
-            def call(option: int, value: int) -> None:
-                _ctypes.call_function(prctl, (option, value, 0, 0, 0))
+def load_neighbours() -> None:
+    """Load what reads requests, finds functions and writes replies."""
+    global wire, codec, finding
+    package = _FOLDER[: -len("execution/")]
+    wire = load("wire")
+    finding = load("finding")
+    load("jsonvalues", folder=package)
+    codec = load("codec", folder=package)
 
-        except (ImportError, AttributeError, OSError):
-            import ctypes
 
-            call = ctypes.CDLL(None).prctl  # 4 ms more
-        call(_PR_SET_PDEATHSIG, 9)
-        call(_PR_SET_CHILD_SUBREAPER, 1)
+def bind_to(parent: int, number: int) -> None:
+    """Take the signal `number` when the parent ends, and become the parent of orphaned grandchildren."""
+    global _prctl
+    if LINUX:
+        _prctl = _prctl or _found_prctl()
+        _prctl(_PR_SET_PDEATHSIG, number)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     if posix.getppid() != parent:
         posix._exit(0)
 
 
-def _reset_signals() -> None:
-    """Undo what an exec inherits from the engine: ignored and blocked signals."""
+def _found_prctl() -> Callable[[int, int], object]:
+    try:
+        import _ctypes
+
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
+        return lambda option, value: _ctypes.call_function(address, (option, value, 0, 0, 0))
+    except (ImportError, AttributeError, OSError):
+        import ctypes
+
+        prctl = ctypes.CDLL(None).prctl  # 4 ms more
+        return lambda option, value: prctl(option, value, 0, 0, 0)
+
+
+def reset_signals() -> None:
+    """Undo what is inherited: ignored, blocked and foreign signals."""
     _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
@@ -107,99 +147,47 @@ def _reset_signals() -> None:
 
 def _run(request: dict[str, Any], params: str) -> Reply:
     stage = "import"
+    limits = request["limits"]
+    before = finding.set_environment(request)
     try:
-        _prepare(request)
-        function = _function(request)
+        if request["setup"] is not None:
+            finding.prepare(request["setup"])
+        function = finding.function_of(request)
+        _log_to_stderr()
         stage = "params"
-        arguments = _codec.decode_params(function, params)
+        arguments = codec.decode_params(function, params)
         stage = "exception"
-        value = _call(function, arguments)
+        value = _call(function, arguments) if limits is None else _limited(limits, function, arguments)
         stage = "result"
-        return {"ok": True}, _codec.encode_result(function, value, limit=request["result_limit"]), 0
-    except _FunctionGone as error:
+        return {"ok": True}, codec.encode_result(function, value, limit=request["result_limit"]), 0
+    except finding.FunctionGone as error:
         return {"ok": False, "kind": "import", "class_name": None, "message": str(error), "mro": []}, "", 1
-    except _codec.CodecError as error:
+    except codec.CodecError as error:
         if stage != "exception":
             return {"ok": False, "kind": stage, "class_name": None, "message": str(error), "mro": []}, "", 1
         return _failed(error, stage)
     except BaseException as error:  # whatever ends the function is its failure
         return _failed(error, stage)
+    finally:
+        if request["stays"]:
+            finding.restore_environment(before)
 
 
-def _prepare(request: dict[str, Any]) -> None:
-    """Make this interpreter look like the engine's: its paths, prefixes, environment and arguments."""
-    import builtins
-
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    if request["site"]:
-        import site
-
-        site.main()
-    builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what `site` would have added
-    sys.path[:] = request["path"]
-    sys.argv[:] = request["argv"]
-    sys.prefix, sys.exec_prefix = request["prefixes"]
-    sys.dont_write_bytecode, sys.pycache_prefix = request["bytecode"]
-    if request["environ"] or request["unset"]:
-        import os
-
-        for name in request["unset"]:
-            os.environ.pop(name, None)
-        os.environ.update(request["environ"])
+def _log_to_stderr() -> None:
+    """Show what a job logs: INFO and above, where nobody has said anything else."""
+    logging: Any = sys.modules.get("logging")
+    if logging is None or logging.root.handlers or logging.root.level != logging.WARNING:
+        return
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
-class _FunctionGone(Exception):
-    """The module has no such function (any more)."""
-
-
-def _function(request: dict[str, Any]) -> Callable[..., Any]:
-    name = request["module"]
-    if name == "__main__":
-        module = _main_again(request["main"])
-    else:
-        __import__(name)
-        module = sys.modules[name]
+def _limited(limits: dict[str, Any], function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    kernel = load("limits")
+    kernel.apply(**limits)
     try:
-        found = getattr(module, request["function"])
-    except AttributeError:
-        raise _FunctionGone(
-            f"{name} has no {request['function']!r}: it was renamed or removed since the job was defined"
-        ) from None
-    if any(each.__module__ == "asyncjobs.definition" for each in type(found).__mro__):
-        found = found.function
-    if not callable(found):
-        raise _FunctionGone(f"{name}.{request['function']} is no function but a {type(found).__qualname__}")
-    return found  # type: ignore[no-any-return]
-
-
-def _main_again(main: dict[str, str]) -> ModuleType:
-    """Run the program's main module once more, under a name with which it does not start anew."""
-    module = type(sys)(MAIN_AGAIN)
-    if "module" in main:
-        code = _code_of_module(module, main["module"])
-    else:
-        loader = SourceFileLoader(MAIN_AGAIN, main["path"])
-        code = loader.get_code(MAIN_AGAIN)
-        module.__file__ = main["path"]
-        module.__loader__ = loader
-        module.__package__ = ""
-    sys.modules[MAIN_AGAIN] = sys.modules["__main__"] = module
-    exec(code, module.__dict__)  # type: ignore[arg-type]
-    return module
-
-
-def _code_of_module(module: ModuleType, name: str) -> CodeType | None:
-    from importlib import machinery, util
-
-    spec = machinery.PathFinder.find_spec(name) if name == "__main__" else util.find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"no module named {name!r}, which was the program's main module")
-    module.__file__ = spec.origin
-    module.__loader__ = spec.loader
-    module.__package__ = spec.parent
-    module.__spec__ = spec
-    return spec.loader.get_code(name)  # type: ignore[attr-defined, no-any-return]
+        return _call(function, arguments)
+    finally:
+        kernel.lift()  # what is to be said of the job needs memory too
 
 
 def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -242,7 +230,7 @@ class JobInterrupted(BaseException):
 
 def _interrupt(number: int, _frame: object) -> None:
     """Pass SIGTERM on to the job: as cancellation, or as an exception in the main thread."""
-    if posix.getpid() != _own_pid:  # a copy that the job forked: there it does what it does by default
+    if not is_own_process():  # there it does what it does by default
         _signal.signal(number, _signal.SIG_DFL)
         posix.kill(posix.getpid(), number)
     elif _cancel is not None:
@@ -263,7 +251,7 @@ def _failed(error: BaseException, kind: str) -> Reply:
         failure = _load_failure()
         if isinstance(error, SystemExit):
             code = failure.exit_code(error)
-        own_files = {__file__, _codec.__file__}
+        own_files = {__file__, codec.__file__}
         return failure.described(error, kind=kind, own_files=own_files), "", code
     except BaseException:  # memory or descriptors are used up: its name must do
         name = type(error).__qualname__
@@ -273,17 +261,21 @@ def _failed(error: BaseException, kind: str) -> Reply:
 
 def _load_failure() -> ModuleType:
     try:
-        return _load("failure")
+        return load("failure")
     except OSError:
         posix.close(0)  # the job has used up its descriptors: one is enough to go on
-        return _load("failure")
+        return load("failure")
+
+
+def is_own_process() -> bool:
+    """Return whether this is the job's process itself, not a copy that the job forked."""
+    return posix.getpid() == _own_pid
 
 
 def _leave_if_forked(code: int) -> None:
-    """End a copy that the job forked and that came back from its function; the reply is not its own."""
-    if posix.getpid() != _own_pid:
-        _flush()
-        posix._exit(code)
+    """End a copy that came back from its function; the reply is not its own."""
+    if not is_own_process():
+        _flush_and_exit(code)
 
 
 def _finish() -> int:
@@ -294,11 +286,17 @@ def _finish() -> int:
                 getattr(sys.modules[module], function)()
             except BaseException as error:  # as at a normal end, it is shown and goes no further
                 sys.excepthook(type(error), error, error.__traceback__)
-    _flush()
+    flush()
     return _sweep()
 
 
-def _flush() -> None:
+def _flush_and_exit(code: int) -> None:
+    flush()
+    posix._exit(code)
+
+
+def flush() -> None:
+    """Write out what is buffered."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -306,7 +304,8 @@ def _flush() -> None:
             pass
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Write a line to the job's stderr."""
     try:
         sys.stderr.write(f"asyncjobs: {text}\n")
     except BaseException:  # closed as well
@@ -321,7 +320,7 @@ def _sweep() -> int:
     tracker: Any = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     keep = () if getattr(tracker, "_pid", None) is None else (tracker._pid,)
     try:
-        killed = _load("tree").kill_descendants(_own_pid, keep=keep)
+        killed = load("tree").kill_descendants(_own_pid, keep=keep)
         if keep:
             tracker._stop()
         _reap()
@@ -351,27 +350,27 @@ def _reap() -> None:
         return
 
 
-def _peak_memory() -> int | None:
-    """Return the most memory used, in bytes; `ru_maxrss` would count the engine's, from before the exec."""
-    try:
-        if sys.platform == "darwin":
-            import resource
-
-            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        descriptor = posix.open("/proc/self/status", posix.O_RDONLY)
-        status = posix.read(descriptor, 8192)
-        posix.close(descriptor)
-        return int(status[status.index(b"VmHWM:") + 6 :].split(None, 1)[0]) * 1024
-    except (OSError, ValueError):
-        return None
+def _leaked_threads() -> bool:
+    """Return whether a job has left a thread that would keep the interpreter alive."""
+    threading: Any = sys.modules.get("threading")
+    if threading is None:
+        return False
+    return any(each is not threading.main_thread() and not each.daemon for each in threading.enumerate())
 
 
-def _cpu_time() -> float:
-    """Return the seconds of CPU used by this process and those of its children that it waited for."""
-    import time
+_cpu_before = 0.0
 
-    times = posix.times()
-    return time.process_time() + times.children_user + times.children_system
+
+def _used() -> tuple[int, float]:
+    """Return the most memory used so far, in bytes, and the seconds of CPU since the last request."""
+    global _cpu_before
+    import resource
+
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    below = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime
+    used, _cpu_before = cpu - _cpu_before, cpu
+    return own.ru_maxrss * (1024 if LINUX else 1), used
 
 
 def _identity(descriptor: int) -> tuple[int, int] | None:
@@ -382,7 +381,7 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _load(name: str, folder: str = _FOLDER) -> ModuleType:
+def load(name: str, folder: str = _FOLDER) -> ModuleType:
     """Import a file of ours by its path, under a name that no module of the user's has."""
     full_name = "_asyncjobs_" + name
     module = sys.modules.get(full_name)

@@ -7,13 +7,16 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from msgspec import convert
+
 from asyncjobs.codec import loads
 from asyncjobs.execution.failure import RETRY, TRANSIENT_ERROR
-from asyncjobs.model.job import JobError
+from asyncjobs.model.job import JobError, Progress
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition
+    from asyncjobs.execution import Notes
     from asyncjobs.execution.wire import Frame
 
 
@@ -32,8 +35,10 @@ class Reply:
         self.result_json = frame[1].decode("utf-8")
         self.ok: bool = header["ok"]
         self.leftovers = int(header["leftovers"])
-        self.peak_rss: int | None = header["rss"]
-        self.cpu_time: float | None = header["cpu"]
+        self.stays: bool = header["stays"]
+        self.pid: int | None = header.get("pid")
+        self.peak_rss: int | None = header.get("rss")
+        self.cpu_time: float | None = header.get("cpu")
 
     def outcome(self, definition: JobDefinition[..., object]) -> Outcome:
         """Return what the job's function did."""
@@ -65,11 +70,26 @@ def crashed(definition: JobDefinition[..., object], how: str, *, stderr_tail: st
     return Crashed(reason=reason, transient="crash" in definition.retry_on)
 
 
-def described_end(returncode: int, *, killed: bool) -> str:
+def take_note(header: bytes, notes: Notes) -> None:
+    """Pass on what a job says while it runs; what can't be read is left out, since a job may write anything."""
+    try:
+        note = loads(header.decode("ascii"))["note"]
+        progress = note.get("progress")
+        if progress is not None:
+            notes.progress(convert(progress, Progress))
+        if note.get("details"):
+            notes.details(convert(note["details"], dict[str, Any]))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return
+
+
+def described_end(returncode: int, *, killed: bool, cpu_limit: float | None = None) -> str:
     """Say how a process ended: by its exit code, or by which signal."""
     if returncode >= 0:
         return f"exited with code {returncode}"
     number = -returncode
+    if number == signal.SIGXCPU and cpu_limit is not None:
+        return f"cpu limit of {cpu_limit:g} s reached: killed by signal {number} (SIGXCPU)"
     try:
         name = f" ({signal.Signals(number).name})"
     except ValueError:

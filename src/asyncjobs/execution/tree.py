@@ -132,6 +132,24 @@ def kill_descendants(pid: int, *, keep: Collection[int] = ()) -> int:
     return len(below)
 
 
+def kill_orphans(pid: int, *, spared: Collection[int]) -> int:
+    """Kill the children of a process, but for those in `spared`, with all below them; return how many."""
+    killed: set[int] = set()
+    while True:
+        roots = [
+            each
+            for each in _processes()
+            if each.ppid == pid and not each.dead and each.pid not in spared and each.pid not in killed
+        ]
+        if not roots:
+            return len(killed)
+        for root in roots:
+            send(root, signal.SIGSTOP)
+        found = [each for root in roots for each in (root, *_stop_descendants(root.pid, ()))]
+        _kill_all(found)
+        killed.update(each.pid for each in found)
+
+
 def sweep(token: str, *, seconds: float = 5.0) -> int:
     """Kill every process whose environment has the token, and wait until they are gone.
 

@@ -1,0 +1,55 @@
+"""The limits of a job's process, as the kernel keeps them (`man 2 setrlimit`).
+
+Loaded by path into a job's process, where its definition asks for any: built-in modules alone.
+"""
+
+from __future__ import annotations
+
+import posix
+import resource
+
+_PAGE = resource.getpagesize()
+_stands_back = False
+
+
+def apply(*, memory: int | None, cpu: float | None, files: int | None, nice: int) -> None:
+    """Limit this process from here on; what it has mapped already is not counted against `memory`.
+
+    A warm process comes here before each job: time and memory are counted anew.
+    """
+    global _stands_back
+    if cpu is not None:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        _lower(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime + cpu) or 1)
+        _lower(resource.RLIMIT_CORE, 0)
+    if files is not None:
+        _lower(resource.RLIMIT_NOFILE, files)
+    if memory is not None:
+        _lower(resource.RLIMIT_AS, _mapped() + memory)
+    if nice and not _stands_back:
+        posix.nice(nice)
+        _stands_back = True
+
+
+def lift() -> None:
+    """End the limit of memory."""
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+
+
+def _lower(kind: int, soft: int) -> None:
+    """Set the soft limit: the hard one can't be raised again, and a warm process must."""
+    hard = resource.getrlimit(kind)[1]
+    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+
+
+def _mapped() -> int:
+    """Return the bytes of address space in use; 0 where the kernel does not say."""
+    try:
+        descriptor = posix.open("/proc/self/statm", posix.O_RDONLY)
+    except OSError:
+        return 0
+    try:
+        return int(posix.read(descriptor, 256).split()[0]) * _PAGE
+    finally:
+        posix.close(descriptor)

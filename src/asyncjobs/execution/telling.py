@@ -1,0 +1,58 @@
+"""What a job says while it runs, on its way to the engine.
+
+Loaded by path into the job's process, once the job says something: built-in modules alone.
+"""
+
+from __future__ import annotations
+
+import _thread
+import posix
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_EACH_SECONDS = 0.02
+_child: Any = sys.modules["_asyncjobs_child"]
+_lock = _thread.allocate_lock()
+_unsaid: dict[str, dict[str, Any]] = {}
+_said_at = 0.0
+
+
+def tell(kind: str, values: dict[str, Any]) -> None:
+    """Tell the engine of `progress` or `details`; what comes fast goes together, within 20 ms."""
+    if not _child.is_own_process():
+        return  # a copy that the job forked
+    with _lock:
+        waiting = bool(_unsaid)
+        _unsaid[kind] = {**_unsaid.get(kind, {}), **values} if kind == "details" else values
+        wait = _said_at + _EACH_SECONDS - time.monotonic()
+    if waiting:
+        return
+    if wait <= 0:
+        tell_now()
+    else:
+        _thread.start_new_thread(_tell_later, (wait,))
+
+
+def _tell_later(wait: float) -> None:
+    time.sleep(wait)
+    tell_now()
+
+
+def tell_now() -> None:
+    """Tell the engine what it has not been told."""
+    global _said_at
+    with _lock:
+        if not _unsaid or not _child.is_own_process():
+            return
+        _said_at = time.monotonic()
+        header = _child.codec.dumps({"note": _unsaid}).encode()
+        _unsaid.clear()
+        try:
+            posix.set_blocking(_child.channel, True)
+            _child.wire.write_all(_child.channel, _child.wire.pack(header))
+        except OSError:
+            pass  # the engine is gone, or the job has closed its channel: its end will show

@@ -1,0 +1,367 @@
+"""What runs in a template process: it imports a job's module once, then forks a process for each job.
+
+    start + three descriptors ──> fork ──> child.serve(channel)     the job, in a session of its own
+    deadline, ask, kill      ──> SIGTERM to its group; stop, walk and kill of its tree
+    ended                    <── wait4: status, memory, time
+
+The template is single-threaded and runs nothing of the user's once it has imported the module. Only it
+reaps and only it kills, so no process id can be reused under it. It is the subreaper of its jobs, as
+each job is of what it starts: whatever a job leaves behind becomes the template's child when the job
+has died, and is killed then. It keeps the deadlines itself, so an engine whose loop is blocked delays
+the record only. When the engine is gone (end of file, or the kernel's signal at its death) it kills
+all that descends from it, and ends.
+
+For a job that needs a fresh interpreter the forked process executes one; the template is bare then.
+
+It runs under other interpreters too, and its size is paid at each fork (0.08 ms for each MB): built-in
+modules alone, and its neighbours by path.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+from _frozen_importlib_external import SourceFileLoader
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+    from types import ModuleType
+    from typing import Any
+else:
+    import _signal
+
+_FOLDER = __file__[: -len("template.py")]
+_CHILD_MODULE = "_asyncjobs_child"
+_SLACK = 0.05  # after a deadline: the engine is the first to act on it, unless its loop is blocked
+_MOST_DESCRIPTORS = 3 * 32
+_PATIENCE = 1.0  # seconds for what was killed to be gone, before the template ends itself
+_OOM_SCORE = b"500"
+
+
+class Process:
+    """A job's process, as its parent sees it."""
+
+    __slots__ = ("asked", "grace", "killed", "late", "n", "pid", "when")
+
+    def __init__(self, n: int, pid: int) -> None:
+        self.n = n
+        self.pid = pid
+        self.when: float | None = None  # the next thing to do to it: to ask, then to kill
+        self.grace = 0.0
+        self.asked = self.killed = self.late = False
+
+
+def main(control: int, parent: int) -> None:
+    """Serve the engine at the other end of `control` until it is gone, then end this process."""
+    child = _load_child()
+    child.bind_to(parent, _signal.SIGTERM)
+    child.reset_signals()
+    _be_killed_first()
+    child.load_neighbours()
+    frame = child.wire.read_frame(control)
+    if frame is None:
+        posix._exit(0)
+    order = child.codec.loads(frame[0].decode())
+    ready = _prepared(child, order)
+    _Template(control, child).serve(ready)
+
+
+def _prepared(child: Any, order: dict[str, Any]) -> dict[str, Any]:
+    """Import the module that the jobs will want, and say how that went."""
+    import gc
+
+    ready: dict[str, Any] = {"is": "ready", "problem": None, "threads": 1, "files": []}
+    if order["setup"] is not None:
+        before = set(sys.modules)
+        try:
+            child.finding.prepare(order["setup"])
+            child.finding.module_of(order)
+        except BaseException as error:  # each job will meet it itself, and report it
+            ready["problem"] = f"{type(error).__name__}: {error}"
+        ready["files"] = _files(set(sys.modules) - before)
+        ready["threads"] = _threads()
+        child.flush()
+    import resource  # noqa: F401 - for the limits of jobs, once for all of them
+
+    gc.collect()
+    gc.freeze()
+    return ready
+
+
+def _files(names: set[str]) -> list[str]:
+    """Return the source files of modules, but for those that are installed."""
+    found = [getattr(sys.modules.get(name), "__file__", None) for name in names]
+    installed = ("/site-packages/", "/dist-packages/", f"{sys.base_prefix}/lib/")
+    return [each for each in found if isinstance(each, str) and not any(part in each for part in installed)]
+
+
+def _threads() -> int:
+    """Count our threads after a fork: some libraries end theirs before one (numpy's BLAS does)."""
+    pid = posix.fork()
+    if pid == 0:
+        posix._exit(0)
+    posix.waitpid(pid, 0)
+    try:
+        return len(posix.listdir("/proc/self/task"))
+    except OSError:
+        threading: Any = sys.modules.get("threading")
+        return 1 if threading is None else threading.active_count()
+
+
+def _be_killed_first() -> None:
+    """Have the kernel take a job rather than the engine when memory runs out; jobs inherit it."""
+    try:
+        descriptor = posix.open("/proc/self/oom_score_adj", posix.O_WRONLY)
+    except OSError:
+        return
+    try:
+        posix.write(descriptor, _OOM_SCORE)
+    except OSError:
+        pass
+    finally:
+        posix.close(descriptor)
+
+
+class _Template:
+    """The loop: the engine's frames, the ends of processes, their deadlines."""
+
+    def __init__(self, control: int, child: Any) -> None:
+        import _socket
+        import select
+        import time
+
+        self._child = child
+        self._control = _socket.socket(fileno=control)
+        self._decoder = child.wire.Decoder(0)
+        self._select = select
+        self._socket = _socket
+        self._now = time.monotonic
+        self._descriptors: list[int] = []
+        self._by_n: dict[int, Process] = {}
+        self._by_pid: dict[int, Process] = {}
+        self._pid = posix.getpid()
+        self._wake_in, self._wake_out = posix.pipe()
+        self._strangers: set[int] = set()  # children that the module's import has left, if any
+        self._over = False
+
+    def serve(self, ready: dict[str, Any]) -> None:
+        """Do what the engine says until it is gone."""
+        self._listen_to_signals()
+        self._strangers = self._others() if posix_has_children() else set()
+        self._say(ready)
+        poll = self._select.poll()
+        poll.register(self._control.fileno(), self._select.POLLIN)
+        poll.register(self._wake_in, self._select.POLLIN)
+        while not self._over:
+            events = poll.poll(self._milliseconds())
+            for descriptor, _ in events:
+                if descriptor == self._wake_in:
+                    self._note_signals()
+                else:
+                    self._read()
+            self._reap()
+            self._keep_deadlines()
+        self._leave()
+
+    def _listen_to_signals(self) -> None:
+        def nothing(_number: int, _frame: object) -> None:
+            pass
+
+        for descriptor in (self._wake_in, self._wake_out):
+            posix.set_blocking(descriptor, False)
+        for number in (_signal.SIGCHLD, _signal.SIGTERM):
+            _signal.signal(number, nothing)
+        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+        _signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+
+    def _note_signals(self) -> None:
+        if _signal.SIGTERM in posix.read(self._wake_in, 4096):
+            self._over = True
+
+    def _milliseconds(self) -> float | None:
+        due = [each.when for each in self._by_n.values() if each.when is not None]
+        return max(0.0, (min(due) - self._now()) * 1000 + 1) if due else None
+
+    # --- the engine's frames --------------------------------------------------------------------
+
+    def _read(self) -> None:
+        space = self._socket.CMSG_LEN(_MOST_DESCRIPTORS * 4)
+        try:
+            data, extra, _, _ = self._control.recvmsg(65536, space)
+        except OSError:
+            data, extra = b"", []
+        for level, kind, content in extra:
+            if level == self._socket.SOL_SOCKET and kind == self._socket.SCM_RIGHTS:
+                whole = len(content) // 4 * 4
+                self._descriptors += memoryview(content[:whole]).cast("i").tolist()
+        if not data:
+            self._over = True
+        for header, _ in self._decoder.feed(data):
+            order = self._child.codec.loads(header.decode())
+            if order["do"] == "start":
+                self._start(order)
+            elif order["n"] in self._by_n:
+                getattr(self, "_" + order["do"])(self._by_n[order["n"]], order)
+            elif order["do"] == "sweep":
+                self._say({"is": "swept", "n": order["n"], "count": self._kill_orphans()})
+
+    def _say(self, news: dict[str, Any]) -> None:
+        try:
+            self._control.sendall(self._child.wire.pack(self._child.codec.dumps(news).encode()))
+        except OSError:
+            self._over = True  # the engine is gone
+
+    def _start(self, order: dict[str, Any]) -> None:
+        descriptors, self._descriptors = self._descriptors[:3], self._descriptors[3:]
+        # A SIGTERM that finds the copy before its handlers are its own has to wait.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGTERM,))
+        try:
+            pid = posix.fork()
+        except OSError as error:
+            self._say({"is": "failed", "n": order["n"], "error": str(error)})
+        else:
+            if pid == 0:
+                self._become_a_job(order, *descriptors)
+            self._by_n[order["n"]] = self._by_pid[pid] = Process(order["n"], pid)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
+        for each in descriptors:
+            posix.close(each)
+
+    def _become_a_job(self, order: dict[str, Any], channel: int, stdout: int, stderr: int) -> None:
+        """Be the job's process from here on; this never returns."""
+        try:
+            posix.setsid()
+            _signal.set_wakeup_fd(-1)
+            self._child.reset_signals()
+            posix.dup2(stdout, 1)
+            posix.dup2(stderr, 2)
+            for each in (stdout, stderr, *self._descriptors, self._wake_in, self._wake_out, self._control.detach()):
+                posix.close(each)
+            if order["execute"] is not None:
+                posix.set_inheritable(channel, True)
+                arguments = [*order["execute"], str(channel), str(self._pid)]
+                posix.execv(arguments[0], arguments)
+            posix.set_inheritable(channel, False)
+            self._child.bind_to(self._pid, _signal.SIGKILL)
+            self._child.begin_fork()
+            self._child.serve(channel)
+        except BaseException as error:  # nothing may run on as a second template
+            self._child.say(f"{type(error).__name__}: {error}")
+        finally:
+            posix._exit(1)
+
+    def _deadline(self, process: Process, order: dict[str, Any]) -> None:
+        seconds = order["seconds"]
+        process.when = None if seconds is None else self._now() + seconds + _SLACK
+        process.grace = order["grace"]
+
+    def _ask(self, process: Process, order: dict[str, Any]) -> None:
+        process.grace = order["grace"]
+        self._send_sigterm(process)
+
+    def _kill(self, process: Process, _order: dict[str, Any] | None = None) -> None:
+        tree = self._tree()
+        process.killed = True
+        process.when = None
+        started = tree.start_time(process.pid)
+        if started is not None:
+            tree.kill_tree(process.pid, started)
+
+    def _sweep(self, process: Process, _order: dict[str, Any]) -> None:
+        self._say({"is": "swept", "n": process.n, "count": 0})  # it has not ended: nothing is an orphan
+
+    # --- deadlines and ends ---------------------------------------------------------------------
+
+    def _keep_deadlines(self) -> None:
+        now = self._now()
+        for process in [each for each in self._by_n.values() if each.when is not None and each.when <= now]:
+            if process.asked:
+                self._kill(process)
+            else:
+                process.late = True
+                self._send_sigterm(process)
+
+    def _send_sigterm(self, process: Process) -> None:
+        if process.asked:
+            return
+        process.asked = True
+        process.when = self._now() + process.grace + _SLACK
+        try:
+            posix.killpg(process.pid, _signal.SIGTERM)
+        except OSError:  # it has no session of its own yet
+            posix.kill(process.pid, _signal.SIGTERM)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status, usage = posix.wait4(-1, posix.WNOHANG)
+            except OSError:
+                return
+            if pid == 0:
+                return
+            process = self._by_pid.pop(pid, None)
+            if process is None:
+                continue  # an orphan that we have killed, or that has ended by itself
+            del self._by_n[process.n]
+            swept = self._kill_orphans() if status != 0 else 0
+            self._say(
+                {
+                    "is": "ended",
+                    "n": process.n,
+                    "pid": pid,
+                    "status": status,
+                    "rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+                    "cpu": usage.ru_utime + usage.ru_stime,
+                    "swept": swept,
+                    "late": process.late,
+                }
+            )
+
+    def _kill_orphans(self) -> int:
+        """Kill what ended jobs have left: our children that are no jobs, and all below them."""
+        if not self._child.LINUX:
+            return 0
+        return self._tree().kill_orphans(self._pid, spared={*self._by_pid, *self._strangers})  # type: ignore[no-any-return]
+
+    def _others(self) -> set[int]:
+        return {each.pid for each in self._tree().descendants(self._pid)}
+
+    def _leave(self) -> None:
+        """Kill all that descends from us, and end."""
+        tree = self._tree()
+        if self._child.LINUX:
+            tree.kill_descendants(self._pid)
+        else:
+            for process in self._by_n.values():
+                tree.kill_group(process.pid)
+        until = self._now() + _PATIENCE
+        while self._now() < until:
+            try:
+                if posix.waitpid(-1, posix.WNOHANG)[0] == 0:
+                    self._select.select([], [], [], 0.001)
+            except OSError:
+                break
+        posix._exit(0)
+
+    def _tree(self) -> Any:
+        return self._child.load("tree")
+
+
+def posix_has_children() -> bool:
+    """Return whether this process has a child, alive or not yet reaped."""
+    try:
+        posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
+    except ChildProcessError:
+        return False
+    except AttributeError:  # macOS
+        return False
+    return True
+
+
+def _load_child() -> ModuleType:
+    module = type(sys)(_CHILD_MODULE)
+    module.__file__ = f"{_FOLDER}child.py"
+    sys.modules[_CHILD_MODULE] = module
+    SourceFileLoader(_CHILD_MODULE, module.__file__).exec_module(module)
+    return module

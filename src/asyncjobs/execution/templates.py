@@ -1,0 +1,330 @@
+"""`Template`: the engine's side of a template process.
+
+    start ─> ready ─> begin a process, any number of times ─> close
+                            │
+                            └ deadline, ask, kill, sweep ─> ended
+
+The template's own process is started by the loop, in the loop's thread: its parent-death signal fires
+when the thread that forked it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import socket
+import sys
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from asyncjobs.execution import NotStarted, tree
+from asyncjobs.execution.channel import Capture
+from asyncjobs.execution.process import KILL_BOUND, JobProcess
+from asyncjobs.execution.wire import CHUNK, Decoder, FrameError, pack
+from asyncjobs.threads import in_thread
+
+SWEEP_BOUND = 6.0
+_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "template.py")
+# As a module: its compiled form is used. Run as a script it would be compiled each time.
+_BOOTSTRAP = (
+    "import sys;"
+    "from _frozen_importlib_external import SourceFileLoader as L;"
+    "n,p,f,e=sys.argv[1:];"
+    "m=sys.modules[n]=type(sys)(n);m.__file__=p;L(n,p).exec_module(m);"
+    "m.main(int(f),int(e))"
+)
+_CHILD = os.path.join(os.path.dirname(_FILE), "child.py")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What a template is made of.
+
+    `python` is its interpreter; `setup` what that needs to look like the engine's (JSON text), and
+    `target` the module it imports ahead, with the variables `env` in its environment. A `fresh` one forks processes that execute an interpreter
+    of their own; then, and without a `target`, the setup is the jobs' business.
+    """
+
+    python: str
+    setup: str
+    target: str | None = None
+    env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a template says when it can be used: why its import failed, its threads, its files."""
+
+    problem: str | None
+    threads: int
+    files: tuple[str, ...]
+
+
+class Template(asyncio.SubprocessProtocol):
+    """A running template process.
+
+    `ready` is done when it can be used, `gone` when it has ended.
+    """
+
+    def __init__(self, recipe: Recipe, token: str, *, payload_limit: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.recipe = recipe
+        self.token = token
+        self.environ = {**os.environ, **dict(recipe.env)}
+        self.began = loop.time()
+        self.started = 0
+        self.ready: asyncio.Future[Ready] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._payload_limit = payload_limit
+        self._numbers = itertools.count(1)
+        self._processes: dict[int, JobProcess] = {}
+        self._sweeps: dict[int, asyncio.Future[int]] = {}
+        self._swept: asyncio.Task[int] | None = None
+        self._decoder = Decoder(0)
+        self._closing = self._given_up = False
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._control: socket.socket
+        self._capture: Capture
+
+    @classmethod
+    async def start(cls, recipe: Recipe, token: str, *, payload_limit: int) -> Template:
+        """Start a template; when that fails or is cancelled, nothing of it remains.
+
+        Raises:
+            NotStarted: there is no process, descriptor, memory or thread left for it, or no interpreter.
+        """
+        template = cls(recipe, token, payload_limit=payload_limit)
+        pipes: list[int] = []
+        near, far = socket.socketpair()
+        try:
+            for _ in ("stdout", "stderr"):
+                pipes += os.pipe()
+            await template._execute(far.fileno(), pipes[1], pipes[3])
+        except BaseException as error:
+            near.close()
+            for each in pipes[0:1] + pipes[2:3]:
+                os.close(each)
+            if isinstance(error, OSError | RuntimeError):
+                raise NotStarted(f"no process could be started: {error}") from error
+            raise
+        finally:
+            far.close()
+            for each in pipes[1:2] + pipes[3:4]:
+                os.close(each)
+        near.setblocking(False)
+        template._control = near
+        template._capture = Capture(pipes[0], pipes[2])
+        template._loop.add_reader(near.fileno(), template._readable)
+        template._send({"setup": None, **(json.loads(recipe.target) if recipe.target else {})})
+        return template
+
+    async def _execute(self, control: int, stdout: int, stderr: int) -> None:
+        arguments = (*interpreter_options(), "-c", _BOOTSTRAP, "_asyncjobs_template", _FILE)
+        try:
+            # `create_subprocess_exec` without its streams, which nobody would read.
+            await self._loop.subprocess_exec(
+                lambda: self,
+                self.recipe.python,
+                *arguments,
+                str(control),
+                str(os.getpid()),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                env={**self.environ, tree.TOKEN_VARIABLE: self.token},
+                pass_fds=(control,),
+                start_new_session=True,
+            )
+        except BaseException:
+            self._given_up = True
+            raise
+
+    # --- called by the loop ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Note the process that was started."""
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is no subclass
+        if self._given_up:  # it runs, but the loop could not watch it: no thread or descriptor was left
+            self._transport.close()
+            process = self._transport.get_extra_info("subprocess")
+            if process is not None:
+                process.kill()
+                process.wait()
+
+    def process_exited(self) -> None:
+        """Note that the process is over, and with it all that it had forked."""
+        assert self._transport is not None
+        self._transport.close()
+        if hasattr(self, "_control"):
+            self._readable()
+            self._loop.remove_reader(self._control.fileno())
+            self._control.close()
+            self._capture.close()
+        if not self.gone.done():
+            self.gone.set_result(None)
+        for each in list(self._processes.values()):
+            each.orphan()
+        self._processes.clear()
+        for waiting in self._sweeps.values():
+            if not waiting.done():
+                waiting.set_result(0)
+
+    def _readable(self) -> None:
+        try:
+            data = self._control.recv(CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._control.fileno())
+            return
+        try:
+            frames = self._decoder.feed(data)
+        except FrameError:  # the module that it imports has found the descriptor and writes to it
+            self.end()
+            return
+        for header, _ in frames:
+            self._take(json.loads(header))
+
+    def _take(self, news: dict[str, Any]) -> None:
+        match news["is"]:
+            case "ended":
+                process = self._processes.pop(news["n"], None)
+                if process is not None:
+                    process.over(news)
+                self._close_when_idle()
+            case "failed":
+                self._processes.pop(news["n"]).refuse(news["error"])
+            case "swept":
+                waiting = self._sweeps.get(news["n"])
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(news["count"])
+            case _:
+                self.ready.set_result(Ready(news["problem"], news["threads"], tuple(news["files"])))
+
+    # --- processes ------------------------------------------------------------------------------
+
+    @property
+    def stderr_tail(self) -> str:
+        """The last of what it has written to stderr."""
+        return self._capture.stderr_tail
+
+    def begin(self) -> JobProcess:
+        """Have a process forked, and return it at once.
+
+        Raises:
+            NotStarted: there is no descriptor left, or the template is gone.
+        """
+        process = JobProcess(self, next(self._numbers))
+        execute = None
+        if self.recipe.fresh:
+            execute = [self.recipe.python, *interpreter_options(), "-c", _BOOTSTRAP, "_asyncjobs_child", _CHILD]
+        order = pack(json.dumps({"do": "start", "n": process.n, "execute": execute}).encode())
+
+        def send(descriptors: list[int]) -> None:
+            if socket.send_fds(self._control, [order], descriptors) != len(order):
+                self.end()  # half an order can't be taken back
+                raise OSError("the template takes nothing any more")
+
+        if self.gone.done() or self._closing:
+            raise NotStarted("its template has just ended")
+        process.start(send, payload_limit=self._payload_limit)
+        self._processes[process.n] = process
+        self.started += 1
+        return process
+
+    def tell(self, process: JobProcess, order: str, **details: Any) -> None:
+        """Send an order about a process; a template that takes none is ended, with all its processes."""
+        if not self.gone.done() and process.n in self._processes:
+            self._send({"do": order, "n": process.n, **details})
+
+    async def sweep(self, process: JobProcess) -> int:
+        """Have killed whatever an ended process left behind; return how many that were."""
+        if not self.gone.done():
+            answer = self._sweeps[process.n] = self._loop.create_future()
+            try:
+                self._send({"do": "sweep", "n": process.n})
+                await asyncio.wait((answer,), timeout=SWEEP_BOUND)
+                if answer.done() and not self.gone.done():
+                    return answer.result()
+            finally:
+                del self._sweeps[process.n]
+        if not self.gone.done():
+            return 0
+        if self._swept is None:  # once for all processes that died with it
+            self._swept = self._loop.create_task(self._sweep_by_token(), name=f"sweep {self.token}")
+        return await asyncio.shield(self._swept)
+
+    async def _sweep_by_token(self) -> int:
+        try:
+            return await in_thread(tree.sweep, self.token, name=f"sweep {self.token}")
+        except RuntimeError:  # no thread to be had
+            return tree.sweep(self.token)
+        except OSError:  # no descriptor left to read /proc with
+            return 0
+
+    def _send(self, order: dict[str, Any]) -> None:
+        data = pack(json.dumps(order).encode())
+        try:
+            if self._control.send(data) != len(data):
+                raise OSError("half an order")
+        except OSError:
+            self.end()
+
+    # --- its end --------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Begin no more; end as soon as its processes have."""
+        self._closing = True
+        self._close_when_idle()
+
+    def end(self) -> None:
+        """End it now, and all its processes: it kills them when its channel is closed."""
+        self._closing = True
+        if not self.gone.done():
+            try:
+                self._control.shutdown(socket.SHUT_RDWR)  # forked copies of this process keep it open
+            except OSError:
+                pass
+
+    async def see_out(self, seconds: float) -> None:
+        """Wait for the end, and kill it with all below when that does not come in time."""
+        if not self.gone.done():
+            await asyncio.wait((self.gone,), timeout=seconds)
+        if not self.gone.done():
+            await self.kill()
+
+    async def kill(self) -> None:
+        """Kill it with all below it."""
+        self._closing = True
+        if self.gone.done() or self._transport is None:
+            return
+        pid = self._transport.get_pid()
+        started = tree.start_time(pid)
+        if started is not None:
+            try:
+                await in_thread(tree.kill_tree, pid, started, name=f"kill {pid}")
+            except RuntimeError:  # no thread to be had
+                tree.kill_tree(pid, started)
+        await asyncio.wait((self.gone,), timeout=KILL_BOUND)
+
+    def _close_when_idle(self) -> None:
+        if self._closing and not self._processes:
+            self.end()
+
+
+def interpreter_options() -> list[str]:
+    """Return the options with which this interpreter runs, as far as they concern a job."""
+    options = ["-I", "-S"]
+    if sys.flags.optimize:
+        options.append("-" + "O" * sys.flags.optimize)
+    for name, value in sys._xoptions.items():
+        options += ["-X", name if value is True else f"{name}={value}"]
+    for each in sys.warnoptions:
+        options += ["-W", each]
+    return options
