@@ -248,6 +248,15 @@ def spin(marks: Path) -> None:
 
 
 @job
+def spin_with_daemon(marks: Path) -> None:
+    """Ignore SIGTERM, leave a daemon in a session of its own, and hold the GIL in C for ever, nearly."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_processes.function(marks, "daemon")
+    (marks / "job").write_text(str(os.getpid()))
+    sum(range(10**15))
+
+
+@job
 def leave_processes(marks: Path, kind: str, stay: bool = False, with_env: bool = True) -> str:
     """Start a grandchild of the kind and note its pid; stay, or return at once."""
     env = None if with_env else {}
@@ -480,3 +489,39 @@ def print_and_wait(marks: Path) -> None:
 
 def plain_function(number: int) -> int:
     return number * 2
+
+
+@job
+def kill_parent() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+@job
+def take_memory(size: int) -> int:
+    return len(bytearray(size))
+
+
+kept: list[bytearray] = []
+
+
+@job
+def keep_memory(size: int) -> None:
+    kept.append(bytearray(b"x" * size))
+
+
+@job
+def own_limits() -> list[int]:
+    import resource
+
+    return [resource.getrlimit(resource.RLIMIT_NOFILE)[0], os.getpriority(os.PRIO_PROCESS, 0)]
+
+
+@job
+def end_by(what: str) -> None:
+    if what == "sleep":
+        time.sleep(600)
+    elif what == "exit":
+        sys.exit(0)
+    elif what == "crash":
+        os._exit(0)

@@ -261,7 +261,7 @@ async def test_a_frame_that_is_no_reply_fails_the_attempt(process: Bench):
 
 async def test_a_forged_reply_before_the_real_one_fails_the_attempt(process: Bench):
     """F57"""
-    header = b'{"ok": true, "rss": 1, "cpu": 1, "leftovers": 0}'
+    header = b'{"ok": true, "stays": false, "leftovers": 0}'
     frame = len(header).to_bytes(4, "big") + (4).to_bytes(4, "big") + header + b"null"
 
     ended = await process.run(jobs.write_to_channel, frame)

@@ -21,15 +21,15 @@ import pytest
 from bench import ENGINE, Bench, alive, until
 
 from asyncjobs.execution import NotStarted, tree
-from asyncjobs.execution import process as process_module
-from asyncjobs.execution import spawned as spawned_module
-from asyncjobs.execution import standbys as standbys_module
+from asyncjobs.execution import runner as runner_module
+from asyncjobs.execution import supply as supply_module
+from asyncjobs.execution import templates as templates_module
 from asyncjobs.model.outcome import Canceled, Crashed, Succeeded, TimedOut
 
 
 def children() -> set[int]:
-    """Return our processes among the descendants of this one: other tests have theirs."""
-    return {each.pid for each in tree.descendants(os.getpid()) if is_ours(each.pid)}
+    """Return our processes below our templates: other tests have theirs."""
+    return {each.pid for each in tree.descendants(os.getpid()) if is_ours(each.pid) and is_ours(each.ppid)}
 
 
 def is_ours(pid: int) -> bool:
@@ -88,7 +88,7 @@ async def test_a_standby_that_dies_with_its_request_unread_is_replaced(spawn: Be
 
 
 async def test_standbys_end_when_nothing_has_run_for_a_while(spawn: Bench, monkeypatch):
-    monkeypatch.setattr(standbys_module, "IDLE", 0.05)
+    monkeypatch.setattr(supply_module, "IDLE", 0.05)
     await standbys_after_a_run(spawn)
 
     await until(lambda: not children())
@@ -195,7 +195,7 @@ async def test_a_missing_interpreter_is_no_attempt(spawn: Bench, monkeypatch):
 
 
 async def test_an_interpreter_that_does_not_come_up_is_no_attempt(spawn: Bench, monkeypatch):
-    monkeypatch.setattr(spawned_module, "_CHILD", "/nowhere/child.py")
+    monkeypatch.setattr(templates_module, "_CHILD", "/nowhere/child.py")
 
     with pytest.raises(NotStarted, match="FileNotFoundError"):
         await spawn.run(light_jobs.nothing)
@@ -204,41 +204,8 @@ async def test_an_interpreter_that_does_not_come_up_is_no_attempt(spawn: Bench, 
 # Processes that resist
 
 
-async def test_a_process_that_can_not_be_killed_settles_its_attempt_and_stays_busy(
-    spawn: Bench, marks: Path, monkeypatch
-):
-    """F24"""
-    monkeypatch.setattr(tree, "kill_tree", lambda pid, started: 0)
-    monkeypatch.setattr(tree, "sweep", lambda token: 0)
-    monkeypatch.setattr(spawned_module, "KILL_BOUND", 0.05)
-
-    ended = await spawn.run(jobs.ignore_sigterm, marks, timeout=0.5, kill_grace=0.0)
-    was_busy = ended.busy is not None and not ended.busy.done()
-    assert ended.process.pid is not None
-    os.kill(ended.process.pid, signal.SIGKILL)
-    assert ended.busy is not None
-    await ended.busy
-
-    assert ended.outcome == TimedOut(transient=True)
-    assert was_busy
-
-
-async def test_a_kill_without_threads_to_be_had_blocks_but_happens(spawn: Bench, marks: Path, monkeypatch):
-    asked = asyncio.get_running_loop().create_future()
-    running = asyncio.create_task(spawn.run(jobs.ignore_sigterm, marks, asked=asked, kill_grace=0.0))
-    await until((marks / "began").exists)
-
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    asked.set_result(Canceled())
-
-    assert (await running).process.signal == signal.SIGKILL
-
-
 async def test_a_reply_counts_though_its_process_does_not_exit(spawn: Bench, monkeypatch, tmp_path: Path):
-    reply = b'{"ok": true, "rss": 1, "cpu": 1, "leftovers": 0}'
+    reply = b'{"ok": true, "stays": false, "leftovers": 0}'
     child = tmp_path / "child.py"
     child.write_text(
         textwrap.dedent(f"""
@@ -249,8 +216,8 @@ async def test_a_reply_counts_though_its_process_does_not_exit(spawn: Bench, mon
             time.sleep(600)
         """)
     )
-    monkeypatch.setattr(spawned_module, "_CHILD", str(child))
-    monkeypatch.setattr(process_module, "_EXIT_BOUND", 0.05)
+    monkeypatch.setattr(templates_module, "_CHILD", str(child))
+    monkeypatch.setattr(runner_module, "_EXIT_BOUND", 0.05)
 
     ended = await spawn.run(light_jobs.nothing, kill_grace=0.05)
 
@@ -259,7 +226,7 @@ async def test_a_reply_counts_though_its_process_does_not_exit(spawn: Bench, mon
 
 
 async def test_a_reply_followed_by_another_exit_code_does_not_count(spawn: Bench, monkeypatch, tmp_path: Path):
-    reply = b'{"ok": true, "rss": 1, "cpu": 1, "leftovers": 0}'
+    reply = b'{"ok": true, "stays": false, "leftovers": 0}'
     child = tmp_path / "child.py"
     child.write_text(
         textwrap.dedent(f"""
@@ -270,7 +237,7 @@ async def test_a_reply_followed_by_another_exit_code_does_not_count(spawn: Bench
             os._exit(4)
         """)
     )
-    monkeypatch.setattr(spawned_module, "_CHILD", str(child))
+    monkeypatch.setattr(templates_module, "_CHILD", str(child))
 
     ended = await spawn.run(light_jobs.nothing)
 
@@ -288,48 +255,12 @@ async def test_a_reply_above_the_limit_is_a_crash(spawn: Bench, monkeypatch, tmp
             os.read(channel, 1)
         """)
     )
-    monkeypatch.setattr(spawned_module, "_CHILD", str(child))
+    monkeypatch.setattr(templates_module, "_CHILD", str(child))
 
     ended = await spawn.run(light_jobs.nothing)
 
     assert isinstance(ended.outcome, Crashed)
     assert ended.outcome.reason.startswith("garbage on the control channel: a payload of 6000001 bytes")
-
-
-# The engine's death
-
-
-async def test_an_engine_killed_outright_leaves_no_process(tmp_path: Path):
-    """F02"""
-    engine = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("engine_for_tests.py")), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    try:
-        await until((tmp_path / "began").exists)
-        below = {each.pid for each in tree.descendants(engine.pid)}
-    finally:
-        engine.kill()
-        await asyncio.to_thread(engine.wait)
-
-    assert len(below) >= 1
-    await until(lambda: not any(map(alive, below)))
-
-
-async def test_what_a_dead_engine_left_is_found_by_its_id(tmp_path: Path):
-    """F02, D10"""
-    engine = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("engine_for_tests.py")), str(tmp_path), "setsid"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    await until((tmp_path / "began").exists)
-    engine.kill()
-    await asyncio.to_thread(engine.wait)
-
-    swept = await asyncio.to_thread(tree.sweep, "engine-in-a-script")
-
-    assert swept >= 1
-    assert not alive(int((tmp_path / "pids").read_text()))
 
 
 async def test_a_host_that_forks_keeps_no_standby_alive(spawn: Bench):
@@ -345,94 +276,3 @@ async def test_a_host_that_forks_keeps_no_standby_alive(spawn: Bench):
     os.waitpid(copy, 0)
 
     assert left == set()
-
-
-# The main module
-
-
-SCRIPT = """
-    import asyncio, sys
-    from asyncjobs import job
-    {imports}
-
-    @job
-    def where() -> list:
-        return [__name__, __package__ or "", sys.argv[1:], {value}]
-
-    @job
-    def fail() -> None:
-        raise OwnError("from main")
-
-    class OwnError(Exception):
-        pass
-
-    if __name__ == "__main__":
-        import bench
-        from asyncjobs.execution.process import SpawnRunner
-
-        async def main():
-            one = bench.Bench(SpawnRunner(engine_id="script", settings=bench.SETTINGS))
-            good = await one.run(where)
-            bad = await one.run(job(transient_error_classes=[OwnError])(fail.function))
-            await one.runner.close()
-            print(good.outcome.result_json)
-            print(bad.outcome.error.class_name, bad.outcome.transient)
-
-        asyncio.run(main())
-"""
-
-
-def run_script(*arguments: str, cwd: Path) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, *arguments, "an argument"],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
-
-
-def test_a_job_defined_in_the_script_itself_runs(tmp_path: Path):
-    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0)))
-
-    lines = run_script("script.py", cwd=tmp_path)
-
-    assert lines == ['["__asyncjobs_main__", "", ["an argument"], 0]', "__main__.OwnError True"]
-
-
-def test_a_job_defined_in_a_module_run_by_name_runs(tmp_path: Path):
-    package = tmp_path / "package_of_test"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "other.py").write_text("VALUE = 5")
-    program = SCRIPT.format(imports="from .other import VALUE", value="VALUE")
-    (package / "program.py").write_text(textwrap.dedent(program))
-
-    lines = run_script("-m", "package_of_test.program", cwd=tmp_path)
-
-    assert lines == [
-        '["__asyncjobs_main__", "package_of_test", ["an argument"], 5]',
-        "__main__.OwnError True",
-    ]
-
-
-def test_a_job_defined_in_a_package_run_by_name_runs(tmp_path: Path):
-    package = tmp_path / "package_of_test"
-    package.mkdir()
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0)))
-
-    lines = run_script("-m", "package_of_test", cwd=tmp_path)
-
-    assert lines[0] == '["__asyncjobs_main__", "package_of_test", ["an argument"], 0]'
-
-
-def test_a_job_defined_in_a_folder_that_is_run_runs(tmp_path: Path):
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "__main__.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0)))
-
-    lines = run_script("folder", cwd=tmp_path)
-
-    assert lines[0] == '["__asyncjobs_main__", "", ["an argument"], 0]'

@@ -67,6 +67,10 @@ class Runner(Protocol):
         """
         ...
 
+    async def prepare(self, definition: JobDefinition[..., object]) -> None:
+        """Build and start what the jobs of a definition need, ahead of the first."""
+        ...
+
     async def close(self) -> None:
         """End what was started ahead of need. No attempt may be running."""
         ...

@@ -18,6 +18,7 @@ from asyncjobs.execution.wire import CHUNK, Decoder, Frame, FrameError
 NOTE = b'{"note"'
 """How the header of a note begins."""
 LONGEST_TAIL = 4096
+_FIRST_LOOK = 0.02
 _LAST_READS = 32  # of a pipe, once its process is over: a stranger that still writes is not waited for
 
 
@@ -40,8 +41,8 @@ class Channel:
         self._on_note: Callable[[bytes], None] | None = None
         self._unsent = memoryview(b"")
         self._open = True
+        self._listening = self._waits_to_write = False
         end.setblocking(False)
-        self._loop.add_reader(end.fileno(), self._readable)
 
     @property
     def partial(self) -> bool:
@@ -54,9 +55,11 @@ class Channel:
         It goes as fast as the other side takes it; what that never takes shows in `unread`.
         """
         self._on_note = on_note
+        self._listen(True)
         self._unsent = memoryview(data)
         self._writable()
         if self._unsent:
+            self._waits_to_write = True
             self._loop.add_writer(self._socket.fileno(), self._writable)
 
     def finish(self) -> None:
@@ -82,19 +85,29 @@ class Channel:
         if not self._open:
             return
         self._open = False
-        self._loop.remove_reader(self._socket.fileno())
-        self._loop.remove_writer(self._socket.fileno())
-        self._unsent = memoryview(b"")
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was faster
+        if self._listening:
+            self._loop.remove_reader(self._socket.fileno())
+        if self._waits_to_write:
+            self._loop.remove_writer(self._socket.fileno())
+            self._unsent = memoryview(b"")
+        if not self.ended:
+            try:
+                self._socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass  # the other side was faster
         self._socket.close()
 
     def _readable(self) -> None:
         self._read()
-        if self.ended or self.problem:
+        if self.ended or self.problem or self.reply is not None:
+            self._listen(False)
+
+    def _listen(self, wanted: bool) -> None:
+        if wanted and not self._listening:
+            self._loop.add_reader(self._socket.fileno(), self._readable)
+        elif self._listening and not wanted:
             self._loop.remove_reader(self._socket.fileno())
+        self._listening = wanted
 
     def _read(self) -> bool:
         """Read one piece; return whether there may be another."""
@@ -142,30 +155,39 @@ class Channel:
         except OSError:  # its end is seen elsewhere
             self.unread = True
             self._unsent = memoryview(b"")
-        if not self._unsent:
+        if not self._unsent and self._waits_to_write:
             self._loop.remove_writer(self._socket.fileno())
+            self._waits_to_write = False
 
 
 class Capture:
     """What a process writes to its stdout and stderr.
 
     Of an attempt's output the head and the tail are kept, half of `limit` bytes each; what is between
-    them is counted. Outside an attempt only the end of stderr is kept.
+    them is counted. Outside an attempt only the end of stderr is kept. The loop looks at the pipes once
+    an attempt has gone on for a moment; most are over before, and what they printed is read then.
     """
 
     def __init__(self, stdout: int, stderr: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._output: Callable[[str, str], None] | None = None
         self._stderr_tail = b""
+        self._watching: asyncio.TimerHandle | None = None
+        self._watched = False
         self._begin(0)
         self._descriptors = {"stdout": stdout, "stderr": stderr}
-        for stream, descriptor in self._descriptors.items():
+        for descriptor in self._descriptors.values():
             os.set_blocking(descriptor, False)
+
+    def watch(self) -> None:
+        """Have the loop read what is printed, as it is printed."""
+        self._watching = None
+        self._watched = True
+        for stream, descriptor in self._descriptors.items():
             self._loop.add_reader(descriptor, self._read, stream)
 
     def _begin(self, limit: int) -> None:
-        new_decoder = codecs.getincrementaldecoder("utf-8")
-        self._decoders = {"stdout": new_decoder("replace"), "stderr": new_decoder("replace")}
+        self._decoders: dict[str, codecs.IncrementalDecoder] = {}
         self._head_left = limit - limit // 2
         self._tail_limit = limit // 2
         self._tail: deque[tuple[str, bytes]] = deque()
@@ -182,21 +204,24 @@ class Capture:
         self._stderr_tail = b""
         self._begin(limit)
         self._output = output
+        if not self._watched:
+            self._watching = self._loop.call_later(_FIRST_LOOK, self.watch)
 
     def end_attempt(self) -> None:
         """Read what is there, and hand over the tail."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
         for stream in ("stdout", "stderr"):
             for _ in range(_LAST_READS):
                 if not self._read(stream):
                     break
-        for stream in ("stdout", "stderr"):
-            self._tell(stream, self._decoders[stream].decode(b"", final=True))
+        self._tell_rest()
         if self._dropped:
             self._tell("stderr", f"[{self._dropped} bytes of output dropped: above max_output]\n")
         for stream, data in self._tail:
-            self._tell(stream, self._decoders[stream].decode(data))
-        for stream in ("stdout", "stderr"):
-            self._tell(stream, self._decoders[stream].decode(b"", final=True))
+            self._tell(stream, self._decoded(stream, data))
+        self._tell_rest()
         self._begin(0)
         self._output = None
 
@@ -226,7 +251,7 @@ class Capture:
             head, rest = data[: self._head_left], data[self._head_left :]
             self._head_left -= len(head)
             if head:
-                self._tell(stream, self._decoders[stream].decode(head))
+                self._tell(stream, self._decoded(stream, head))
             if rest:
                 self._keep_in_tail(stream, rest)
         return True
@@ -242,10 +267,21 @@ class Capture:
             if surplus < len(piece):
                 self._tail.appendleft((first, piece[surplus:]))
 
+    def _decoded(self, stream: str, data: bytes) -> str:
+        if stream not in self._decoders:
+            self._decoders[stream] = codecs.getincrementaldecoder("utf-8")("replace")
+        return self._decoders[stream].decode(data)
+
+    def _tell_rest(self) -> None:
+        for stream, decoder in self._decoders.items():
+            self._tell(stream, decoder.decode(b"", final=True))
+        self._decoders = {}
+
     def _close(self, stream: str) -> None:
         descriptor = self._descriptors.pop(stream, None)
         if descriptor is not None:
-            self._loop.remove_reader(descriptor)
+            if self._watched:
+                self._loop.remove_reader(descriptor)
             os.close(descriptor)
 
     def _tell(self, stream: str, text: str) -> None:

@@ -28,10 +28,16 @@ def prepare(setup: dict[str, Any]) -> None:
 
         site.main()
     builtins.exit = builtins.quit = sys.exit  # type: ignore[assignment]  # what `site` would have added
-    sys.path[:] = setup["path"]
     sys.argv[:] = setup["argv"]
-    if setup["prefixes"] is not None:
-        sys.prefix, sys.exec_prefix = setup["prefixes"]
+    sys.prefix, sys.exec_prefix = setup["prefixes"]
+    if setup["packages"] is None:
+        sys.path[:] = setup["path"]
+    else:  # an environment's interpreter: its own library and packages come first
+        import site
+
+        for folder in setup["packages"]:
+            site.addsitedir(folder)
+        sys.path += setup["path"]
     sys.dont_write_bytecode, sys.pycache_prefix = setup["bytecode"]
     if setup["borrowed"]:
         sys.modules["_asyncjobs_child"].load("borrowing").install(setup["borrowed"])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from asyncjobs import codec
 from asyncjobs.context import JobContext, inline_context
 from asyncjobs.execution import Asked, Ended, Notes, NotStarted, failure
-from asyncjobs.execution.replies import failed
+from asyncjobs.execution.replies import failed, pass_on
 from asyncjobs.model.job import JobError
 from asyncjobs.model.outcome import Failed, Outcome, Succeeded, TimedOut
 from asyncjobs.threads import in_thread
@@ -53,10 +53,13 @@ class InlineRunner:
             return Ended(asked.result())
         if env:
             return Ended(_refused(env))
-        attempt = _Attempt(job, definition, self._result_limit)
+        attempt = _Attempt(job, definition, self._result_limit, notes)
         if definition.function.__code__.co_flags & _COROUTINE_FLAG:
             return await _run_in_loop(attempt, asked)
         return await _run_in_thread(attempt, asked)
+
+    async def prepare(self, definition: JobDefinition[..., object]) -> None:
+        """Do nothing: there is nothing to be built."""
 
     async def close(self) -> None:
         """Do nothing: nothing is started ahead of need."""
@@ -67,6 +70,7 @@ class _Attempt:
     job: Job
     definition: JobDefinition[..., object]
     result_limit: int
+    notes: Notes
 
     def arguments(self) -> dict[str, Any]:
         return codec.decode_params(self.definition.function, self.job.params_json)
@@ -109,7 +113,7 @@ class _Attempt:
 async def _run_in_loop(attempt: _Attempt, asked: Asked) -> Ended:
     loop = asyncio.get_running_loop()
     deadline = None if attempt.job.timeout is None else loop.time() + attempt.job.timeout
-    task = loop.create_task(attempt.run(), name="an inline job", context=_context(attempt.job))
+    task = loop.create_task(attempt.run(), name="an inline job", context=_context(attempt))
     try:
         # One turn of the loop, in which the task makes its first step: what does not wait for
         # anything is over now, and has cost no timer and no callback.
@@ -129,7 +133,7 @@ async def _run_in_loop(attempt: _Attempt, asked: Asked) -> Ended:
 
 
 async def _run_in_thread(attempt: _Attempt, asked: Asked) -> Ended:
-    context = _context(attempt.job)
+    context = _context(attempt)
     try:
         outcome = in_thread(context.run, attempt.call, name=f"job {attempt.job.name} {attempt.job.id}")
     except RuntimeError as error:
@@ -191,9 +195,15 @@ def _done_with(future: asyncio.Future[Outcome]) -> asyncio.Future[None]:
     return busy
 
 
-def _context(job: Job) -> contextvars.Context:
+def _context(attempt: _Attempt) -> contextvars.Context:
+    job, notes = attempt.job, attempt.notes
+    loop = asyncio.get_running_loop()
+
+    def tell(kind: str, values: dict[str, Any]) -> None:
+        loop.call_soon_threadsafe(pass_on, {kind: values}, notes)  # a `def` runs in a thread
+
     context = contextvars.copy_context()
-    context.run(inline_context().set, JobContext(id=job.id, name=job.name, attempt=job.attempt))
+    context.run(inline_context().set, JobContext(id=job.id, name=job.name, attempt=job.attempt, tell=tell))
     return context
 
 

@@ -9,6 +9,7 @@ import posix
 import resource
 
 _PAGE = resource.getpagesize()
+_FORGIVEN = 0.1
 _stands_back = False
 
 
@@ -20,7 +21,9 @@ def apply(*, memory: int | None, cpu: float | None, files: int | None, nice: int
     global _stands_back
     if cpu is not None:
         usage = resource.getrusage(resource.RUSAGE_SELF)
-        _lower(resource.RLIMIT_CPU, int(usage.ru_utime + usage.ru_stime + cpu) or 1)
+        # The kernel counts whole seconds. What a new process has used to begin with is forgiven.
+        seconds = usage.ru_utime + usage.ru_stime + cpu - _FORGIVEN
+        _lower(resource.RLIMIT_CPU, max(1, -int(-seconds // 1)))
         _lower(resource.RLIMIT_CORE, 0)
     if files is not None:
         _lower(resource.RLIMIT_NOFILE, files)

@@ -102,7 +102,7 @@ class Place:
         if self.folder.exists():
             shutil.rmtree(self.folder)
 
-    def prune(self, *, before: float) -> bool:
+    def prune(self, before: float) -> bool:
         """Remove all of it that was not used since `before`, unless it is locked; return whether there was any.
 
         A half-made environment goes whatever its age: with the lock free its builder is dead.

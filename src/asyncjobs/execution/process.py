@@ -19,6 +19,23 @@ KILL_BOUND = 5.0
 """Seconds in which a killed process is expected to be gone."""
 
 
+def open_pipes(ours: ExitStack, theirs: ExitStack) -> tuple[list[int], list[int]]:
+    """Return the reading and the writing ends of two pipes, for stdout and stderr.
+
+    Raises:
+        OSError: there is no descriptor left; what was opened is closed by the stacks.
+    """
+    readers: list[int] = []
+    writers: list[int] = []
+    for _ in ("stdout", "stderr"):
+        reader, writer = os.pipe()
+        ours.callback(os.close, reader)
+        theirs.callback(os.close, writer)
+        readers.append(reader)
+        writers.append(writer)
+    return readers, writers
+
+
 class JobProcess:
     """A process that waits for a request on its channel; its template starts, kills and reaps it.
 
@@ -57,15 +74,8 @@ class JobProcess:
                 near, far = socket.socketpair()
                 ours.callback(near.close)
                 theirs.callback(far.close)
-                passed = [far.fileno()]
-                readers: list[int] = []
-                for _ in ("stdout", "stderr"):
-                    reader, writer = os.pipe()
-                    ours.callback(os.close, reader)
-                    theirs.callback(os.close, writer)
-                    readers.append(reader)
-                    passed.append(writer)
-                send(passed)
+                readers, writers = open_pipes(ours, theirs)
+                send([far.fileno(), *writers])
             except OSError as error:
                 raise NotStarted(f"no process could be started: {error}") from error
             ours.pop_all()
@@ -106,6 +116,7 @@ class JobProcess:
 
     def _end(self) -> None:
         self.channel.drain()
+        self.channel.ended = True
         if not self.ended.done():
             self.ended.set_result(None)
         self.wake()
@@ -132,11 +143,16 @@ class JobProcess:
         self.channel.finish()
 
     async def kill(self) -> bool:
-        """Have the process killed with all its descendants; return whether it is gone in time."""
+        """Have the process killed with all its descendants; return whether it is gone in time.
+
+        A template that listens no more is killed too, with all its processes.
+        """
         if not self.ended.done():
             self.killed = True
             self.template.tell(self, "kill")
-        return await self.wait(KILL_BOUND)
+        if not await self.wait(KILL_BOUND) and not await self.template.responds():
+            await self.template.kill()
+        return self.ended.done()
 
     async def sweep(self) -> int:
         """Have killed whatever this process left behind, and return how many that were."""

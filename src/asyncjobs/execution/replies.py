@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from msgspec import convert
+from msgspec import Struct, convert
 
 from asyncjobs.codec import loads
 from asyncjobs.execution.failure import RETRY, TRANSIENT_ERROR
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition
     from asyncjobs.execution import Notes
     from asyncjobs.execution.wire import Frame
+
+
+class _NoteHeader(Struct):
+    note: dict[str, dict[str, Any]]
 
 
 class Reply:
@@ -71,16 +75,19 @@ def crashed(definition: JobDefinition[..., object], how: str, *, stderr_tail: st
 
 
 def take_note(header: bytes, notes: Notes) -> None:
-    """Pass on what a job says while it runs; what can't be read is left out, since a job may write anything."""
+    """Pass on what a job's process says while it runs; what can't be read is left out: a job may write anything."""
     try:
-        note = loads(header.decode("ascii"))["note"]
-        progress = note.get("progress")
-        if progress is not None:
-            notes.progress(convert(progress, Progress))
-        if note.get("details"):
-            notes.details(convert(note["details"], dict[str, Any]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        pass_on(convert(loads(header.decode("ascii")), _NoteHeader).note, notes)
+    except ValueError:
         return
+
+
+def pass_on(note: dict[str, dict[str, Any]], notes: Notes) -> None:
+    """Hand over what a job says: its `progress`, its `details`."""
+    if "progress" in note:
+        notes.progress(convert(note["progress"], Progress))
+    if "details" in note:
+        notes.details(note["details"])
 
 
 def described_end(returncode: int, *, killed: bool, cpu_limit: float | None = None) -> str:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncjobs.execution import Asked, Ended, Notes, NotStarted
+from asyncjobs.execution.environments import Environment, EnvironmentFailed, Environments, Wanted
 from asyncjobs.execution.process import JobProcess
 from asyncjobs.execution.replies import Reply, crashed, described_end, take_note
 from asyncjobs.execution.requests import recipe_of, request_of
@@ -47,8 +49,15 @@ class ProcessRunner:
     """
 
     def __init__(
-        self, isolation: str, *, engine_id: str, settings: Settings, warn: Callable[[str, str], None] | None = None
+        self,
+        isolation: str,
+        *,
+        engine_id: str,
+        settings: Settings,
+        environments: Environments | None = None,
+        warn: Callable[[str, str], None] | None = None,
     ) -> None:
+        self._environments = environments
         self._fresh = isolation == "spawn"
         self._stays = isolation == "reuse"
         self._engine_id = f"{engine_id}.{isolation}"
@@ -57,21 +66,26 @@ class ProcessRunner:
         self._counter = itertools.count(1)
         self._supplies: dict[Recipe, Supply] = {}
         self._recipes: dict[str, Recipe] = {}
+        self._paths: object = None
         self._warm: dict[str, Warm] = {}
+        self._entered: dict[str, Environment | None] = {}
 
     async def run(
         self, job: Job, definition: JobDefinition[..., object], *, env: dict[str, str], asked: Asked, notes: Notes
     ) -> Ended:
         """Run one attempt of `job` to its end, and leave no process of it behind.
 
-        The clock starts when the attempt begins; the import of the job's module is part of the time.
-        Cancelling the call kills at once.
+        The clock starts when its environment is there; the import of the job's module is part of the
+        time. Cancelling the call kills at once.
 
         Raises:
             NotStarted: no process could be started, or none lived long enough to read its request.
         """
         if asked.done():
             return Ended(asked.result())
+        early = await self._environment_built(definition, asked)
+        if early is not None:
+            return Ended(early)
         supply = self._supply(definition)
         deadline = None if job.timeout is None else asyncio.get_running_loop().time() + job.timeout
         supply.begin()
@@ -97,12 +111,55 @@ class ProcessRunner:
         finally:
             supply.end()
 
+    async def prepare(self, definition: JobDefinition[..., object]) -> None:
+        """Build the environment of a definition's jobs and start their template.
+
+        Raises:
+            EnvironmentFailed: the environment can't be built.
+            NotStarted: no process could be started.
+        """
+        await self._enter_environment(definition)
+        await self._supply(definition).prepared()
+
     async def close(self) -> None:
         """End all processes. No attempt may be running."""
         for warm in self._warm.values():
             await warm.close()
         for supply in self._supplies.values():
             await supply.close()
+        for environment in self._entered.values():
+            if environment is not None and self._environments is not None:
+                self._environments.release(environment)
+        self._entered.clear()
+
+    async def _environment_built(self, definition: JobDefinition[..., object], asked: Asked) -> Outcome | None:
+        """Have the environment built, if there is to be one; return the outcome of an attempt that ends over it."""
+        if definition.name in self._entered:
+            return None
+        building = asyncio.get_running_loop().create_task(
+            self._enter_environment(definition), name=f"environment of {definition.name}"
+        )
+        try:
+            await asyncio.wait((building, asked), return_when=asyncio.FIRST_COMPLETED)
+            if not building.done() and not asked.cancelled():
+                return asked.result()
+            await building
+        except EnvironmentFailed as error:
+            return Failed(error=JobError(kind="environment", message=str(error)), transient=error.transient)
+        finally:
+            building.cancel()
+        return None
+
+    async def _enter_environment(self, definition: JobDefinition[..., object]) -> None:
+        """Keep the environment until the end: nobody prunes it meanwhile."""
+        wanted = Wanted.of(definition)
+        if wanted is None or self._environments is None:
+            self._entered[definition.name] = None
+        elif definition.name not in self._entered:
+            environment = await self._environments.ready(wanted)
+            if definition.name in self._entered:
+                self._environments.release(environment)
+            self._entered[definition.name] = environment
 
     def _take(self, supply: Supply, definition: JobDefinition[..., object]) -> JobProcess | None:
         if self._stays:
@@ -117,9 +174,14 @@ class ProcessRunner:
         return Warm(Wear(jobs=settings.reuse_jobs, seconds=settings.reuse_seconds, growth=settings.reuse_growth_bytes))
 
     def _supply(self, definition: JobDefinition[..., object]) -> Supply:
+        paths = (sys.path.copy(), len(sys.meta_path))
+        if paths != self._paths:
+            self._paths = paths
+            self._recipes = {}
         recipe = self._recipes.get(definition.name)
         if recipe is None:
-            recipe = self._recipes[definition.name] = recipe_of(definition, fresh=self._fresh)
+            environment = self._entered.get(definition.name)
+            recipe = self._recipes[definition.name] = recipe_of(definition, environment, fresh=self._fresh)
         supply = self._supplies.get(recipe)
         if supply is None:
             settings = self._settings
@@ -262,7 +324,8 @@ class _Attempt:
         broken = process.channel.problem is not None
         grace = max(self._job.kill_grace, _EXIT_BOUND)
         gone = await process.wait(0 if broken else grace) or await process.kill()
-        reply, problem = _reply(process)
+        if reply is None or process.channel.problem is not None:  # its last words came with its end
+            reply, problem = _reply(process)
         if process.refused is not None or (reply is None and process.channel.unread and not process.orphaned):
             return None
         outcome: Outcome
@@ -288,7 +351,11 @@ class _Attempt:
         process.again()
         self.process_stays = True
         report = ProcessReport(
-            pid=reply.pid, peak_rss=reply.peak_rss, cpu_time=reply.cpu_time, leftovers=max(reply.leftovers, 0)
+            pid=reply.pid,
+            peak_rss=reply.peak_rss,
+            cpu_time=reply.cpu_time,
+            leftovers=max(reply.leftovers, 0),
+            limit=self._limit_met(reply),
         )
         return Ended(reply.outcome(self._definition), report)
 
@@ -336,7 +403,14 @@ class _Attempt:
             peak_rss=process.peak_rss,
             cpu_time=process.cpu_time,
             leftovers=swept + (0 if reply is None else max(reply.leftovers, 0)),
+            limit=self._limit_met(reply),
         )
+
+    def _limit_met(self, reply: Reply | None) -> str | None:
+        limit = self._definition.memory_limit
+        if limit is not None and reply is not None and "builtins.MemoryError" in reply.header.get("mro", ()):
+            return f"memory limit of {limit} bytes reached"
+        return None
 
 
 def _reply(process: JobProcess) -> tuple[Reply | None, str | None]:

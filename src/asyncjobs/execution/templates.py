@@ -16,16 +16,18 @@ import json
 import os
 import socket
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from asyncjobs.execution import NotStarted, tree
 from asyncjobs.execution.channel import Capture
-from asyncjobs.execution.process import KILL_BOUND, JobProcess
+from asyncjobs.execution.process import KILL_BOUND, JobProcess, open_pipes
 from asyncjobs.execution.wire import CHUNK, Decoder, FrameError, pack
 from asyncjobs.threads import in_thread
 
-SWEEP_BOUND = 6.0
+ANSWER_BOUND = 6.0
+"""Seconds in which a template answers, however many processes there are to look at."""
 _FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "template.py")
 # As a module: its compiled form is used. Run as a script it would be compiled each time.
 _BOOTSTRAP = (
@@ -98,26 +100,20 @@ class Template(asyncio.SubprocessProtocol):
             NotStarted: there is no process, descriptor, memory or thread left for it, or no interpreter.
         """
         template = cls(recipe, token, payload_limit=payload_limit)
-        pipes: list[int] = []
-        near, far = socket.socketpair()
-        try:
-            for _ in ("stdout", "stderr"):
-                pipes += os.pipe()
-            await template._execute(far.fileno(), pipes[1], pipes[3])
-        except BaseException as error:
-            near.close()
-            for each in pipes[0:1] + pipes[2:3]:
-                os.close(each)
-            if isinstance(error, OSError | RuntimeError):
+        with ExitStack() as ours, ExitStack() as theirs:
+            try:
+                near, far = socket.socketpair()
+                ours.callback(near.close)
+                theirs.callback(far.close)
+                readers, writers = open_pipes(ours, theirs)
+                await template._execute(far.fileno(), *writers)
+            except (OSError, RuntimeError) as error:
                 raise NotStarted(f"no process could be started: {error}") from error
-            raise
-        finally:
-            far.close()
-            for each in pipes[1:2] + pipes[3:4]:
-                os.close(each)
+            ours.pop_all()
         near.setblocking(False)
         template._control = near
-        template._capture = Capture(pipes[0], pipes[2])
+        template._capture = Capture(*readers)
+        template._capture.watch()
         template._loop.add_reader(near.fileno(), template._readable)
         template._send({"setup": None, **(json.loads(recipe.target) if recipe.target else {})})
         return template
@@ -245,20 +241,28 @@ class Template(asyncio.SubprocessProtocol):
 
     async def sweep(self, process: JobProcess) -> int:
         """Have killed whatever an ended process left behind; return how many that were."""
+        swept = await self._asked_to_sweep(process.n)
         if not self.gone.done():
-            answer = self._sweeps[process.n] = self._loop.create_future()
-            try:
-                self._send({"do": "sweep", "n": process.n})
-                await asyncio.wait((answer,), timeout=SWEEP_BOUND)
-                if answer.done() and not self.gone.done():
-                    return answer.result()
-            finally:
-                del self._sweeps[process.n]
-        if not self.gone.done():
-            return 0
+            return swept or 0
         if self._swept is None:  # once for all processes that died with it
             self._swept = self._loop.create_task(self._sweep_by_token(), name=f"sweep {self.token}")
         return await asyncio.shield(self._swept)
+
+    async def responds(self) -> bool:
+        """Return whether it still listens to orders, or has ended."""
+        return await self._asked_to_sweep(0) is not None or self.gone.done()
+
+    async def _asked_to_sweep(self, n: int) -> int | None:
+        if self.gone.done():
+            return None
+        answer: asyncio.Future[int] = self._loop.create_future()
+        self._sweeps[n] = answer
+        try:
+            self._send({"do": "sweep", "n": n})
+            await asyncio.wait((answer,), timeout=ANSWER_BOUND)
+            return answer.result() if answer.done() else None
+        finally:
+            self._sweeps.pop(n, None)
 
     async def _sweep_by_token(self) -> int:
         try:

@@ -77,7 +77,8 @@ OUTCOME_NAMES: dict[type, str] = {
 class ProcessReport(Struct, frozen=True, kw_only=True, gc=False):
     """What is known of an attempt's process: `peak_rss` in bytes, `cpu_time` in seconds.
 
-    `leftovers` counts the processes that the job left behind and that were killed.
+    `leftovers` counts the processes that the job left behind and that were killed; `limit` names the
+    limit that the job has met, where its outcome does not say so.
     """
 
     pid: int | None = None
@@ -86,6 +87,7 @@ class ProcessReport(Struct, frozen=True, kw_only=True, gc=False):
     peak_rss: int | None = None
     cpu_time: float | None = None
     leftovers: int = 0
+    limit: str | None = None
 
 
 class Transition(Struct, frozen=True, kw_only=True, gc=False):

@@ -1,0 +1,121 @@
+"""What a job's processes do when their engine is killed, blocked, or loses its template."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import jobs_for_tests as jobs
+import light_jobs
+import pytest
+from bench import ENGINE, Bench, alive, pids_in, until
+
+from asyncjobs.execution import NotStarted, tree
+from asyncjobs.model.outcome import Interrupted, Succeeded, TimedOut
+
+ISOLATIONS = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
+
+
+@contextmanager
+def engine(isolation: str, marks: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("engine_for_tests.py")), isolation, str(marks), *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def template_of(job: int) -> int:
+    process = tree.read_process(job)
+    assert process is not None
+    return process.ppid
+
+
+def our_templates() -> list[int]:
+    """Return our children that are templates."""
+    found = [each.pid for each in tree.descendants(os.getpid()) if each.ppid == os.getpid()]
+    return [pid for pid in found if f"={ENGINE}.".encode() in Path(f"/proc/{pid}/environ").read_bytes()]
+
+
+@ISOLATIONS
+@pytest.mark.parametrize("job", ["ignores", "setsid", "daemon", "cleared"])
+async def test_an_engine_killed_outright_leaves_no_process(tmp_path: Path, isolation: str, job: str):
+    """F02, D10"""
+    with engine(isolation, tmp_path, job) as host:
+        await until((tmp_path / "began").exists)
+        below = {each.pid for each in tree.descendants(host.pid)}
+        if job != "ignores":
+            below |= set(pids_in(tmp_path))
+
+        host.kill()
+        await asyncio.to_thread(host.wait)
+
+        assert len(below) >= 2
+        await until(lambda: not any(map(alive, below)))
+
+
+@ISOLATIONS
+async def test_a_deadline_is_kept_while_the_engines_loop_is_blocked(tmp_path: Path, isolation: str):
+    with engine(isolation, tmp_path, "spins", "4") as host:
+        await until((tmp_path / "job").exists)
+        began = time.monotonic()
+        job, daemon = int((tmp_path / "job").read_text()), pids_in(tmp_path)[0]
+
+        await until(lambda: not alive(job) and not alive(daemon))
+        took = time.monotonic() - began
+        said = await asyncio.to_thread(host.communicate)
+
+        assert 1.0 < took < 3.5  # the loop is blocked for 4 s
+        assert said[0] == "TimedOut\n"
+
+
+async def test_a_killed_template_interrupts_its_jobs_and_sweeps_what_they_left(process: Bench, marks: Path):
+    running = asyncio.create_task(process.run(jobs.leave_processes, marks, "daemon", True))
+    await until((marks / "began").exists)
+
+    for template in our_templates():
+        os.kill(template, signal.SIGKILL)
+    ended = await running
+    again = await process.run(light_jobs.nothing)
+
+    assert isinstance(ended.outcome, Interrupted)
+    assert not ended.outcome.vanished
+    assert not alive(pids_in(marks)[0])
+    assert again.outcome == Succeeded("null")
+
+
+async def test_templates_that_keep_dying_are_started_after_a_pause(process: Bench, marks: Path):
+    with pytest.raises(NotStarted, match="its template keeps ending"):
+        for _ in range(10):
+            await process.run(jobs.kill_parent)
+
+
+async def test_a_template_that_hangs_is_killed_with_its_jobs(process: Bench, marks: Path, monkeypatch):
+    """F24"""
+    monkeypatch.setattr("asyncjobs.execution.process.KILL_BOUND", 0.1)
+    monkeypatch.setattr("asyncjobs.execution.templates.ANSWER_BOUND", 0.1)
+    running = asyncio.create_task(process.run(jobs.ignore_sigterm, marks, timeout=0.5, kill_grace=0.1))
+    await until((marks / "began").exists)
+    for template in our_templates():
+        os.kill(template, signal.SIGSTOP)
+
+    ended = await running
+
+    assert ended.outcome == TimedOut(transient=True)
+    assert ended.busy is None
+    assert (await process.run(light_jobs.nothing)).outcome == Succeeded("null")

@@ -1,0 +1,70 @@
+"""Limits that the kernel keeps, and how an attempt tells which one it has met."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import jobs_for_tests as jobs
+from bench import Bench
+
+from asyncjobs import job
+from asyncjobs.model.outcome import Crashed, Failed, Succeeded
+
+MEBIBYTE = 1024 * 1024
+
+
+async def test_a_job_above_its_memory_limit_gets_a_memory_error(process: Bench):
+    """F56"""
+    limited = job(memory_limit=100 * MEBIBYTE)(jobs.take_memory.function)
+
+    ended = await process.run(limited, 300 * MEBIBYTE)
+
+    assert isinstance(ended.outcome, Failed)
+    assert ended.outcome.error.class_name == "MemoryError"
+    assert ended.process.limit == f"memory limit of {100 * MEBIBYTE} bytes reached"
+
+
+async def test_a_job_may_use_its_memory_limit_whatever_its_module_has_taken(process: Bench):
+    limited = job(memory_limit=300 * MEBIBYTE)(jobs.take_memory.function)
+
+    ended = await process.run(limited, 200 * MEBIBYTE)
+
+    assert ended.outcome == Succeeded(str(200 * MEBIBYTE))
+    assert ended.process.limit is None
+
+
+async def test_a_job_above_its_cpu_limit_is_killed_and_told_apart(process: Bench):
+    """F55"""
+    ended = await process.run(job(cpu_limit=1)(jobs.burn.function), 600.0)
+
+    assert isinstance(ended.outcome, Crashed)
+    assert ended.outcome.reason.startswith("cpu limit of 1 s reached: killed by signal 24 (SIGXCPU)")
+    assert ended.process.signal == signal.SIGXCPU
+
+
+async def test_the_cpu_limit_is_counted_for_each_job(process: Bench):
+    limited = job(cpu_limit=1)(jobs.burn.function)
+
+    ends = [(await process.run(limited, 0.6)).outcome for _ in range(3)]
+
+    assert all(isinstance(end, Succeeded) for end in ends)
+
+
+async def test_a_job_has_so_many_descriptors_and_so_much_niceness(process: Bench):
+    """F56"""
+    ended = await process.run(job(open_files=64, nice=5)(jobs.own_limits.function))
+
+    assert isinstance(ended.outcome, Succeeded)
+    assert json.loads(ended.outcome.result_json) == [64, 5]
+
+
+async def test_without_limits_a_job_has_those_of_its_engine(process: Bench):
+    import os
+    import resource
+
+    ended = await process.run(jobs.own_limits)
+
+    assert isinstance(ended.outcome, Succeeded)
+    mine = [resource.getrlimit(resource.RLIMIT_NOFILE)[0], os.getpriority(os.PRIO_PROCESS, 0)]
+    assert json.loads(ended.outcome.result_json) == mine

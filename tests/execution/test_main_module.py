@@ -1,0 +1,105 @@
+"""Jobs of the program's own main module, which another process has to find."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ISOLATIONS = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
+SCRIPT = """
+    import asyncio, sys
+    from asyncjobs import job
+    {imports}
+
+    @job
+    def where() -> list:
+        return [__name__, __package__ or "", sys.argv[1:], {value}]
+
+    @job
+    def fail() -> None:
+        raise OwnError("from main")
+
+    class OwnError(Exception):
+        pass
+
+    if __name__ == "__main__":
+        import bench
+        from asyncjobs.execution.runner import ProcessRunner
+
+        async def main():
+            one = bench.Bench(ProcessRunner("{isolation}", engine_id="script", settings=bench.SETTINGS), "{isolation}")
+            good = await one.run(where)
+            bad = await one.run(job(transient_error_classes=[OwnError])(fail.function))
+            await one.runner.close()
+            print(good.outcome.result_json)
+            print(bad.outcome.error.class_name, bad.outcome.transient)
+
+        asyncio.run(main())
+"""
+
+
+def run_script(*arguments: str, cwd: Path) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, *arguments, "an argument"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@ISOLATIONS
+def test_a_job_defined_in_the_script_itself_runs(tmp_path: Path, isolation: str):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0, isolation=isolation)))
+
+    lines = run_script("script.py", cwd=tmp_path)
+
+    assert lines == ['["__asyncjobs_main__", "", ["an argument"], 0]', "__main__.OwnError True"]
+
+
+@ISOLATIONS
+def test_a_job_defined_in_a_module_run_by_name_runs(tmp_path: Path, isolation: str):
+    package = tmp_path / "package_of_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "other.py").write_text("VALUE = 5")
+    program = SCRIPT.format(imports="from .other import VALUE", value="VALUE", isolation=isolation)
+    (package / "program.py").write_text(textwrap.dedent(program))
+
+    lines = run_script("-m", "package_of_test.program", cwd=tmp_path)
+
+    assert lines == [
+        '["__asyncjobs_main__", "package_of_test", ["an argument"], 5]',
+        "__main__.OwnError True",
+    ]
+
+
+@ISOLATIONS
+def test_a_job_defined_in_a_package_run_by_name_runs(tmp_path: Path, isolation: str):
+    package = tmp_path / "package_of_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0, isolation=isolation)))
+
+    lines = run_script("-m", "package_of_test", cwd=tmp_path)
+
+    assert lines[0] == '["__asyncjobs_main__", "package_of_test", ["an argument"], 0]'
+
+
+@ISOLATIONS
+def test_a_job_defined_in_a_folder_that_is_run_runs(tmp_path: Path, isolation: str):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "__main__.py").write_text(
+        textwrap.dedent(SCRIPT.format(imports="", value=0, isolation=isolation))
+    )
+
+    lines = run_script("folder", cwd=tmp_path)
+
+    assert lines[0] == '["__asyncjobs_main__", "", ["an argument"], 0]'
