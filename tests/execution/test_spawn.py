@@ -15,16 +15,15 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-import jobs_for_tests as jobs
 import light_jobs
 import pytest
-from bench import ENGINE, Bench, alive, until
+from bench import ENGINE, Bench, until
 
 from asyncjobs.execution import NotStarted, tree
-from asyncjobs.execution import runner as runner_module
+from asyncjobs.execution import attempt as attempt_module
 from asyncjobs.execution import supply as supply_module
 from asyncjobs.execution import templates as templates_module
-from asyncjobs.model.outcome import Canceled, Crashed, Succeeded, TimedOut
+from asyncjobs.model.outcome import Crashed, Succeeded
 
 
 def children() -> set[int]:
@@ -217,7 +216,7 @@ async def test_a_reply_counts_though_its_process_does_not_exit(spawn: Bench, mon
         """)
     )
     monkeypatch.setattr(templates_module, "_CHILD", str(child))
-    monkeypatch.setattr(runner_module, "_EXIT_BOUND", 0.05)
+    monkeypatch.setattr(attempt_module, "_EXIT_BOUND", 0.05)
 
     ended = await spawn.run(light_jobs.nothing, kill_grace=0.05)
 

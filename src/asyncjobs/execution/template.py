@@ -82,8 +82,7 @@ def _prepared(child: Any, order: dict[str, Any]) -> dict[str, Any]:
         ready["files"] = _files(set(sys.modules) - before)
         ready["threads"] = _threads()
         child.flush()
-    import resource  # noqa: F401 - for the limits of jobs, once for all of them
-
+    __import__("resource")  # for the limits of jobs, once for all of them
     gc.collect()
     gc.freeze()
     return ready

@@ -45,8 +45,9 @@ class Recipe:
     """What a template is made of.
 
     `python` is its interpreter; `setup` what that needs to look like the engine's (JSON text), and
-    `target` the module it imports ahead, with the variables `env` in its environment. A `fresh` one forks processes that execute an interpreter
-    of their own; then, and without a `target`, the setup is the jobs' business.
+    `target` the module it imports ahead, with the variables `env` in its environment. A `fresh` one
+    forks processes that execute an interpreter of their own; then, and without a `target`, the setup is
+    the jobs' business.
     """
 
     python: str
