@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sqlite3
 import sys
 import time
@@ -73,3 +74,46 @@ async def bare_interpreters(code: str, count: int = 100, at_once: int = 8) -> fl
     began = time.perf_counter()
     await asyncio.gather(*(starter() for _ in range(at_once)))
     return count / (time.perf_counter() - began)
+
+
+_FORKS = """
+import os, sys, time
+ballast = bytes(5_000_000)  # 10 MB in all
+count = int(sys.argv[1])
+began = time.perf_counter()
+for _ in range(count):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+print(count / (time.perf_counter() - began))
+"""
+
+
+async def bare_forks(count: int = 300) -> float:
+    """Return forks a second of a process of 10 MB, each ended and waited for before the next."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", "-c", _FORKS, str(count), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    return float(said)
+
+
+async def echoes(count: int = 2000) -> float:
+    """Return round trips a second over a socketpair to a process that echoes, one after another."""
+    near, far = socket.socketpair()
+    code = "import socket, sys\ns = socket.socket(fileno=int(sys.argv[1]))\nwhile d := s.recv(100): s.send(d)"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", "-c", code, str(far.fileno()), pass_fds=(far.fileno(),)
+    )
+    far.close()
+    reader, writer = await asyncio.open_unix_connection(sock=near)
+    began = time.perf_counter()
+    for _ in range(count):
+        writer.write(b"x")
+        await reader.readexactly(1)
+    rate = count / (time.perf_counter() - began)
+    writer.close()
+    await writer.wait_closed()
+    await process.wait()
+    return rate

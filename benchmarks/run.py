@@ -27,6 +27,7 @@ import jobs
 
 from asyncjobs import JobClient, JobEngine
 from asyncjobs.definition import JobDefinition
+from asyncjobs.execution import tree
 from asyncjobs.telemetry import Event, JobFinished
 
 # As users have it: what is compiled is kept, so that no figure contains the compiler.
@@ -144,10 +145,57 @@ def latency(definition: JobDefinition[..., int], percentile: int, count: int) ->
                 began = time.perf_counter()
                 await (await engine.submit(definition, n)).result()
                 taken.append((time.perf_counter() - began) * 1000)
-                await asyncio.sleep(0.002 if definition is jobs.inline else 0.1)
+                await asyncio.sleep(0.1 if definition.isolation == "spawn" else 0.01)
         return statistics.quantiles(taken, n=100)[percentile - 1]
 
     return measure
+
+
+async def template_memory(folder: Path) -> float:
+    """Return the resident megabytes of a template whose module is empty but for its job."""
+    definition = jobs.with_slots("fork", 1)
+    async with JobEngine(url(folder), jobs=[definition]) as engine:
+        await (await engine.submit(definition, 0)).result()
+        below = tree.descendants(os.getpid())
+        template = next(each for each in below if each.ppid == os.getpid())
+        return (resident(template.pid)) / 1e6
+
+
+async def idle_memory(folder: Path) -> float:
+    """Return the resident megabytes of an engine's process and of all below it, four names having run."""
+    code = """
+import asyncio, os, sys
+import jobs
+from asyncjobs import JobEngine
+async def main():
+    definitions = [jobs.with_slots("fork", slots) for slots in (1, 2, 3, 4)]
+    async with JobEngine(sys.argv[1], jobs=definitions) as engine:
+        for each in definitions:
+            await (await engine.submit(each, 0)).result()
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        code,
+        url(folder),
+        env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    await process.stdout.readline()
+    pids = [process.pid, *(each.pid for each in tree.descendants(process.pid))]
+    in_all = sum(map(resident, pids))
+    await process.communicate(b"")
+    return in_all / 1e6
+
+
+def resident(pid: int) -> int:
+    """Return the resident bytes of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 async def import_time(_folder: Path) -> float:
@@ -177,6 +225,16 @@ async def bare_with_imports(_folder: Path) -> float:
     return await floors.bare_interpreters(floors.CHILD_IMPORTS)
 
 
+async def bare_forks(_folder: Path) -> float:
+    """Return the floor of everything that forks."""
+    return await floors.bare_forks()
+
+
+async def echoes(_folder: Path) -> float:
+    """Return the floor of everything that asks a warm process."""
+    return await floors.echoes()
+
+
 ROWS = [
     Row("floor: sqlite3, insert and commit", "/s", raw),
     Row("floor: aiosqlite, autocommit insert", "/s", floors.aiosqlite_inserts),
@@ -193,6 +251,20 @@ ROWS = [
     Row("submit to result, idle, spawned p50", "ms", latency(jobs.spawned, 50, 60)),
     Row("submit to result, idle, spawned p95", "ms", latency(jobs.spawned, 95, 60)),
     Row("import asyncjobs", "ms", import_time),
+    Row("floor: fork, exit and wait, 10 MB, one by one", "/s", bare_forks),
+    Row("floor: an echo over a socketpair, one by one", "/s", echoes),
+    Row("drain 1,000 fork, 8 slots", "/s", drain(jobs.with_slots("fork", 8), 1000), "fork", bare_forks, 0.7),
+    Row("drain 1,000 fork, 2 slots", "/s", drain(jobs.with_slots("fork", 2), 1000), "fork", bare_forks, 0.7),
+    Row("drain 5,000 reuse, 8 slots", "/s", drain(jobs.with_slots("reuse", 8), 5000), "echo", echoes),
+    Row("drain 5,000 reuse, 2 slots", "/s", drain(jobs.with_slots("reuse", 2), 5000), "echo", echoes),
+    Row("drain 200 spawn, 2 slots", "/s", drain(jobs.with_slots("spawn", 2), 200), "python", bare),
+    Row("drain 5,000 inline, 2 slots", "/s", drain(jobs.with_slots("inline", 2), 5000), "sqlite3", raw),
+    Row("submit to result, idle, fork p50", "ms", latency(jobs.with_slots("fork", 8), 50, 200)),
+    Row("submit to result, idle, fork p95", "ms", latency(jobs.with_slots("fork", 8), 95, 200)),
+    Row("submit to result, idle, reuse p50", "ms", latency(jobs.with_slots("reuse", 8), 50, 200)),
+    Row("submit to result, idle, reuse p95", "ms", latency(jobs.with_slots("reuse", 8), 95, 200)),
+    Row("memory of a template, module empty", "MB", template_memory),
+    Row("memory of an idle engine, 4 names", "MB", idle_memory),
 ]
 
 

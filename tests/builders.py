@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
-from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, LogChunk, Progress
 from asyncjobs.model.outcome import Transition
-from asyncjobs.store import JobFilter, Store, Submission, open_store
+from asyncjobs.store import Bookmark, JobFilter, OutputChunk, Store, Submission, open_store
 
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -65,6 +65,18 @@ def make_attempt(job: Job, **changes: Any) -> Attempt:
         "engine_id": job.engine_id or "engine-a",
     }
     return Attempt(**{**defaults, **changes})
+
+
+def make_chunk(seq: int = 1, **changes: Any) -> OutputChunk:
+    """Return a piece of what a first attempt prints."""
+    return OutputChunk(
+        seq, LogChunk(**{"attempt": 1, "stream": "stdout", "text": "50 %\n", "written_at": NOON, **changes})
+    )
+
+
+def make_progress(**changes: Any) -> Progress:
+    """Return how far a first attempt says it is."""
+    return Progress(**{"completed": 3, "total": 10, "attempt": 1, "updated_at": NOON, **changes})
 
 
 def make_engine(engine_id: str = "engine-a", **changes: Any) -> EngineRecord:
@@ -142,6 +154,12 @@ async def ended_job(store: Store, transition: Transition = SUCCEEDED, *, now: da
     claimed = await claim_one(store, inserted=make_job(**changes), now=now)
     await finish(store, claimed, transition, now=now)
     return await stored(store, claimed)
+
+
+async def printed(store: Store, job: Job, *, only: int | None = None) -> list[str]:
+    """Return the texts that are stored of a job's output."""
+    chunks = await store.output(Bookmark(job.id, attempt=only or 0, only=only), limit=1000)
+    return [each.chunk.text for each in chunks]
 
 
 async def stored(store: Store, job: Job) -> Job:

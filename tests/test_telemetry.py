@@ -2,7 +2,7 @@ import logging
 
 import pytest
 
-from asyncjobs.model.job import JobStatus
+from asyncjobs.model.job import JobStatus, Progress
 from asyncjobs.telemetry import (
     EngineRescued,
     EngineStarted,
@@ -11,6 +11,7 @@ from asyncjobs.telemetry import (
     JobFinished,
     JobInterrupted,
     JobOutput,
+    JobProgressed,
     JobRetryScheduled,
     JobStarted,
     JobSubmitted,
@@ -34,6 +35,12 @@ LINES = {
     "submitted": (JobSubmitted(WAITING), "INFO", "thumbnail job-1 submitted"),
     "started": (JobStarted(RUNNING), "INFO", f"{LABEL} started"),
     "output": (JobOutput(RUNNING, "stdout", "50 %\n"), "INFO", f"{LABEL} stdout | 50 %"),
+    "progress": (
+        JobProgressed(RUNNING, Progress(completed=3, total=10, unit="files", phase="reading", message="cat.png")),
+        "DEBUG",
+        f"{LABEL} is at 3 of 10 files reading cat.png",
+    ),
+    "progress without words": (JobProgressed(RUNNING, Progress(completed=0.5)), "DEBUG", f"{LABEL} is at 0.5"),
     "succeeded": (JobFinished(SUCCEEDED), "INFO", f"{LABEL} SUCCEEDED"),
     "failed": (JobFinished(FAILED), "WARNING", f"{LABEL} FAILED: OSError: disk full"),
     "timeout": (JobFinished(TIMEOUT), "WARNING", f"{LABEL} TIMEOUT: too slow"),
@@ -165,7 +172,7 @@ def test_a_listener_may_unsubscribe_while_it_is_told():
 
 @pytest.mark.parametrize(("event", "level", "line"), [pytest.param(*each, id=name) for name, each in LINES.items()])
 def test_an_event_is_one_line_of_log(caplog, event, level, line):
-    caplog.set_level(logging.INFO, logger="asyncjobs")
+    caplog.set_level(logging.DEBUG, logger="asyncjobs")
 
     log(event)
 

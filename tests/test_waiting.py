@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from asyncjobs.client import waiting as waiting_module
+from asyncjobs.client import looking
 from asyncjobs.client.waiting import Waiting
 from asyncjobs.errors import JobNotFound, NotOpen, StoreUnavailable
 from asyncjobs.model.job import JobStatus
@@ -95,7 +95,7 @@ async def test_an_end_that_is_told_costs_no_query(waiting, store):
 
 async def test_an_end_whose_notice_was_lost_is_found_by_the_next_look(waiting, store, monkeypatch):
     """F65"""
-    monkeypatch.setattr(waiting_module, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(looking, "LOOK_AGAIN_SECONDS", 0.01)
     store.has(running())
     [wait] = await begin(waiting, store, "job-1")
 
@@ -192,7 +192,7 @@ async def test_a_waiter_that_is_cancelled_leaves_nothing_behind(waiting, store):
     wait.cancel()
     await asyncio.wait([wait])
 
-    assert (waiting._waiters, waiting._unseen) == ({}, set())
+    assert (waiting._looking._waiters, waiting._looking._unseen) == ({}, set())
 
 
 async def test_a_waiter_that_is_cancelled_harms_no_other_of_its_job(waiting, store):
@@ -211,13 +211,13 @@ async def test_a_waiter_leaves_nothing_behind_when_it_is_answered(waiting, store
 
     await waiting.end_of("job-1")
 
-    assert (waiting._waiters, waiting._unseen) == ({}, set())
+    assert (waiting._looking._waiters, waiting._looking._unseen) == ({}, set())
 
 
 async def test_the_end_of_a_job_that_nobody_waits_for_does_nothing(waiting):
     waiting.ended(ended())
 
-    assert waiting._waiters == {}
+    assert waiting._looking._waiters == {}
 
 
 async def test_a_failure_wakes_every_waiter(waiting, store):
@@ -239,7 +239,7 @@ async def test_after_a_failure_nobody_waits_any_more(waiting):
 
 async def test_who_waits_while_the_store_fails_is_looked_up_once_it_works_again(store, monkeypatch):
     """F65"""
-    monkeypatch.setattr(waiting_module, "LOOK_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(looking, "LOOK_AGAIN_SECONDS", 0.01)
     waiting = Waiting()
     store.has(ended())
     store.failure = StoreUnavailable("down")

@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from asyncjobs.model.job import Job as Job
     from asyncjobs.model.job import JobError as JobError
     from asyncjobs.model.job import JobStatus as JobStatus
+    from asyncjobs.model.job import LogChunk as LogChunk
+    from asyncjobs.model.job import Progress as Progress
     from asyncjobs.settings import Settings as Settings
 
 __version__ = "0.1.0"
@@ -62,7 +64,7 @@ _HOMES = {
     "asyncjobs.context": ("JobContext", "current_job"),
     "asyncjobs.definition": ("Call", "JobDefinition", "job"),
     "asyncjobs.engine": ("Health", "JobEngine"),
-    "asyncjobs.model.job": ("Attempt", "EngineRecord", "Job", "JobError", "JobStatus"),
+    "asyncjobs.model.job": ("Attempt", "EngineRecord", "Job", "JobError", "JobStatus", "LogChunk", "Progress"),
     "asyncjobs.settings": ("Settings",),
     "asyncjobs.errors": (
         "AsyncJobsError",
@@ -126,9 +128,11 @@ __all__ = [
     "JobNotFound",
     "JobStatus",
     "JobTimedOut",
+    "LogChunk",
     "NestedEngine",
     "NotOpen",
     "Page",
+    "Progress",
     "Retry",
     "SchemaMismatch",
     "Settings",

@@ -17,6 +17,7 @@ AsyncJobsError
 ├── EngineError
 │   ├── NotOpen                used before `async with`, or after it
 │   ├── ForkedClient           used in a child that the host process forked
+│   ├── EnvironmentFailed      an environment of jobs can't be built
 │   ├── EngineFailed           an internal task kept crashing; nothing is run any more
 │   ├── NestedEngine           an engine entered inside a job's process
 │   └── UnsupportedPlatform    Windows
@@ -34,6 +35,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import timedelta
+    from pathlib import Path
 
     from asyncjobs.model.job import JobError
 
@@ -170,6 +172,19 @@ class UnsupportedPlatform(EngineError):
 
     def __init__(self, platform: str) -> None:
         super().__init__(f"asyncjobs needs POSIX processes and does not run on {platform}: use Linux, macOS or WSL")
+
+
+class EnvironmentFailed(EngineError):
+    """There is no environment for a job; the message has uv's own last words, where it had any.
+
+    `transient` says that the same may work later: the network, a full disk, a time limit. `log_path`
+    is the whole of what the build printed, or None when it came to no build.
+    """
+
+    def __init__(self, message: str, *, transient: bool, log_path: Path | None = None) -> None:
+        self.transient = transient
+        self.log_path = log_path
+        super().__init__(message)
 
 
 class JobEnded(AsyncJobsError):

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asyncjobs.model.job import Job, JobError
+    from asyncjobs.model.job import Job, JobError, Progress
 
 logger = logging.getLogger("asyncjobs")
 
@@ -39,6 +39,14 @@ class JobOutput:
     job: Job
     stream: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobProgressed:
+    """A job has said how far it is, or has updated its details; `progress` has both."""
+
+    job: Job
+    progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +131,37 @@ class StartPaused:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class ForkUnsafe:
+    """A module can't be forked after its import, for the `problem`: its jobs get fresh interpreters."""
+
+    module: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentBuilding:
+    """An environment for jobs is being built; `log_path` grows meanwhile."""
+
+    python_version: str | None
+    requirements: tuple[str, ...]
+    log_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentBuilt:
+    """An environment for jobs is complete, in `folder`, after `seconds`."""
+
+    requirements: tuple[str, ...]
+    folder: str
+    seconds: float
+
+
 Event = (
     JobSubmitted
     | JobStarted
     | JobOutput
+    | JobProgressed
     | JobRetryScheduled
     | JobInterrupted
     | JobFinished
@@ -137,6 +172,9 @@ Event = (
     | EngineRescued
     | TaskCrashed
     | StartPaused
+    | ForkUnsafe
+    | EnvironmentBuilding
+    | EnvironmentBuilt
 )
 Listener = Callable[[Event], None]
 
@@ -183,6 +221,9 @@ def log(event: Event) -> None:
         case JobOutput(job=job, stream=stream, text=text):
             if logger.isEnabledFor(logging.INFO):
                 logger.info("%s %s | %s", _label(job), stream, text.rstrip("\n"))
+        case JobProgressed(job=job, progress=progress):
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("%s is at %s", _label(job), _how_far(progress))
         case JobRetryScheduled(job=job, error=error, run_at=run_at):
             logger.warning("%s retry %d at %s%s", _label(job), job.retry_count, run_at, _why(error))
         case JobInterrupted(job=job, reason=reason):
@@ -200,12 +241,24 @@ def log(event: Event) -> None:
         case TaskCrashed(task=task, error=error, final=final):
             consequence = "the engine has failed" if final else "started again"
             logger.error("internal task %s crashed, %s", task, consequence, exc_info=error)
+        case ForkUnsafe(module=module, problem=problem):
+            logger.warning("module %s %s, so it can't be forked: its jobs run as with 'spawn'", module, problem)
+        case EnvironmentBuilding(requirements=requirements, log_path=log_path):
+            logger.info("building an environment with %s (%s)", ", ".join(requirements) or "nothing", log_path)
+        case EnvironmentBuilt(folder=folder, seconds=seconds):
+            logger.info("built the environment %s in %.1f s", folder, seconds)
         case StartPaused(name=name, error=error, seconds=seconds):
             logger.warning("no process for %s (%s); next try in %.1f s", name, error, seconds)
 
 
 def _label(job: Job) -> str:
     return f"{job.name} {job.id} attempt {job.attempt}" if job.attempt else f"{job.name} {job.id}"
+
+
+def _how_far(progress: Progress) -> str:
+    of_total = "" if progress.total is None else f" of {progress.total:g}"
+    words = (f"{progress.completed:g}{of_total}", progress.unit, progress.phase, progress.message)
+    return " ".join(word for word in words if word)
 
 
 def _why(error: JobError | None) -> str:

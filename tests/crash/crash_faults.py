@@ -14,7 +14,7 @@ from crash_jobs import nothing
 
 from asyncjobs import JobEngine, StoreUnavailable
 from asyncjobs.engine import engine as engine_module
-from asyncjobs.execution.process import SpawnRunner
+from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.store.sql import SqlStore
 from asyncjobs.telemetry import EngineStarted, Event, JobStarted
 
@@ -43,7 +43,7 @@ async def die(*_arguments: Any, **_named: Any) -> None:
 
 
 def dies_before_the_child_starts(_engine: JobEngine) -> None:
-    SpawnRunner.run = die
+    ProcessRunner.run = die
 
 
 def dies_before_the_end_is_written(_engine: JobEngine) -> None:

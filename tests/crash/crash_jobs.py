@@ -64,7 +64,9 @@ def add(file: Path, number: int) -> int:
 
 @job
 def kill_my_engine() -> None:
-    os.kill(os.getppid(), signal.SIGKILL)
+    template = os.getppid()
+    engine = int(Path(f"/proc/{template}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(engine, signal.SIGKILL)
     time.sleep(LONGEST_SECONDS)
 
 

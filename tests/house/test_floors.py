@@ -44,9 +44,6 @@ NOT_THE_STANDARD_LIBRARY = {
 LOADED_ELSEWHERE = {"src/asyncjobs/codec.py": {"asyncjobs"}}
 
 LARGEST_FILE = 400
-LARGER_FILES = {
-    "src/asyncjobs/client/client.py": "the public verbs on one page, mostly their docstrings",
-}
 
 
 @pytest.mark.parametrize("path", IN_A_JOBS_PROCESS, ids=label)
@@ -87,13 +84,7 @@ def test_every_task_has_a_name(path: Path) -> None:
 def test_no_file_is_too_long_to_read(path: Path) -> None:
     lines = len(path.read_text(encoding="utf-8").splitlines())
 
-    assert lines <= LARGEST_FILE or label(path) in LARGER_FILES
-
-
-@pytest.mark.parametrize("path", [SOURCE.parents[1] / each for each in LARGER_FILES], ids=label)
-def test_a_file_that_is_allowed_to_be_long_is_long(path: Path) -> None:
-    """Else it no longer needs its entry in the table."""
-    assert len(path.read_text(encoding="utf-8").splitlines()) > LARGEST_FILE
+    assert lines <= LARGEST_FILE
 
 
 @pytest.mark.parametrize("path", files_under(SOURCE), ids=label)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from asyncjobs.model.job import Job, JobStatus
-from asyncjobs.store import JobFilter, open_store
+from asyncjobs.store import Bookmark, JobFilter, open_store
 from builders import (
     CANCELED,
     EVERY_JOB,
@@ -23,7 +23,9 @@ from builders import (
     TIMEOUT,
     finish,
     insert,
+    make_chunk,
     make_job,
+    make_progress,
 )
 
 FINAL = [status for status in JobStatus if status.is_final]
@@ -43,6 +45,8 @@ class Expected:
     engine_id: str | None = None
     asked_to_cancel: bool = False
     outcomes: list = field(default_factory=list)
+    said: dict = field(default_factory=dict)
+    progress: tuple = (0, None)
 
 
 class AnyOrder(RuleBasedStateMachine):
@@ -114,13 +118,31 @@ class AnyOrder(RuleBasedStateMachine):
 
         assert self.run(self.store.running(engine_id)) == []
 
-    def finish(self, job: Job, transition):
+    def owns(self, job: Job):
+        """Whether the attempt that `job` is may still write."""
         expected = self.expected.get(job.id)
-        owned = expected is not None and (expected.status, expected.attempt, expected.engine_id) == (
+        return expected is not None and (expected.status, expected.attempt, expected.engine_id) == (
             "RUNNING",
             job.attempt,
             job.engine_id,
         )
+
+    @rule(jobs=held, first=st.integers(1, 4), count=st.integers(0, 3), completed=st.none() | st.integers(0, 9))
+    def say_perhaps_late_or_again(self, jobs, first, count, completed):
+        for job in jobs:
+            owned = self.owns(job)
+            chunks = [make_chunk(seq, attempt=job.attempt) for seq in range(first, first + count)]
+            progress = None if completed is None else make_progress(attempt=job.attempt, completed=completed)
+
+            assert self.run(self.store.note(job, chunks, progress)) is owned
+
+            if owned:
+                expected = self.expected[job.id]
+                expected.said.update({(job.attempt, each.seq): each for each in chunks})
+                expected.progress = expected.progress if completed is None else (job.attempt, progress)
+
+    def finish(self, job: Job, transition):
+        expected, owned = self.expected.get(job.id), self.owns(job)
 
         status = self.run(finish(self.store, job, transition, now=self.now, outcome=transition.status.lower()))
 
@@ -185,6 +207,17 @@ class AnyOrder(RuleBasedStateMachine):
 
         found = None if job is None else [each.outcome for each in job.attempts]
         assert found == (None if expected is None else expected.outcomes)
+
+    @rule(job_id=ids)
+    def what_was_said_is_complete(self, job_id):
+        expected = self.expected.get(job_id, Expected("gone", ()))
+
+        output = self.run(self.store.output(Bookmark(job_id), limit=1000))
+        progress = self.run(self.store.progress(job_id))
+
+        attempt, last = expected.progress
+        assert output == [chunk for _, chunk in sorted(expected.said.items(), key=lambda each: each[0])]
+        assert progress == (last if attempt == expected.attempt else None)
 
     @invariant()
     def both_agree_on_every_job(self):

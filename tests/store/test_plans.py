@@ -8,10 +8,28 @@ import sqlite3
 import pytest
 
 from asyncjobs.model.job import JobStatus
-from asyncjobs.store import JobFilter, statements
+from asyncjobs.store import Bookmark, JobFilter, note_statements, statements
 from asyncjobs.store.migrations import migrations
-from asyncjobs.store.rows import attempt_row, fenced_row, micros
-from builders import FAILED, HOUR, NOON, make_attempt, make_id, make_running, make_transition
+from asyncjobs.store.rows import (
+    attempt_row,
+    bookmark_row,
+    fence_of,
+    fenced_row,
+    micros,
+    output_row,
+    progress_row,
+)
+from builders import (
+    FAILED,
+    HOUR,
+    NOON,
+    make_attempt,
+    make_chunk,
+    make_id,
+    make_progress,
+    make_running,
+    make_transition,
+)
 
 NOW = micros(NOON)
 A_JOB = make_running()
@@ -60,8 +78,8 @@ RETRIED = make_transition(JobStatus.PENDING)
 FINISH, HISTORY, STATUS = statements.finish_attempt(
     fenced=fenced_row(A_JOB, RETRIED, now=NOON), attempt=attempt_row(make_attempt(A_JOB))
 )
-DELETE_HISTORY, DELETE = statements.delete_final(JobFilter(), limit=500)
-DELETE_OLD_HISTORY, DELETE_OLD = statements.delete_final(ENDED_IN_THE_PAST, limit=500)
+DELETE_HISTORY, DELETE_OUTPUT, DELETE_PROGRESS, DELETE = statements.delete_final(JobFilter(), limit=500)
+DELETE_OLD_HISTORY, _, _, DELETE_OLD = statements.delete_final(ENDED_IN_THE_PAST, limit=500)
 IDS = '["a", "b"]'
 
 PLANS = {
@@ -111,7 +129,34 @@ PLANS = {
     "delete by age": (DELETE_OLD, "SEARCH jobs USING INDEX jobs_ended (status=? AND id<?)"),
     "delete's update": (DELETE_OLD, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
     "delete of history": (DELETE_OLD_HISTORY, "SEARCH job_attempts USING PRIMARY KEY (job_id=?)"),
+    "delete of output": (DELETE_OUTPUT, "SEARCH job_output USING INDEX sqlite_autoindex_job_output_1 (job_id=?)"),
+    "delete of progress": (DELETE_PROGRESS, "SEARCH job_progress USING PRIMARY KEY (job_id=?)"),
     "delete of history, its jobs": (DELETE_HISTORY, "SEARCH jobs USING INDEX jobs_ended (status=?)"),
+}
+PLANS |= {
+    "fence of notes": (
+        note_statements.attempt_under_way(fence_of(A_JOB)),
+        "SEARCH jobs USING INDEX jobs_id (id=?)",
+    ),
+    "write of output": (
+        note_statements.insert_output([output_row(A_JOB, make_chunk())]),
+        "SEARCH jobs USING INDEX jobs_id (id=?)",
+    ),
+    "write of progress": (
+        note_statements.put_progress(progress_row(A_JOB, make_progress())),
+        "SEARCH jobs USING INDEX jobs_id (id=?)",
+    ),
+    "output": (
+        note_statements.output_from(bookmark_row(Bookmark(A_JOB.id)), limit=50),
+        "SEARCH job_output USING INDEX sqlite_autoindex_job_output_1 (job_id=? AND (attempt,seq)>(?,?) AND attempt<?)",
+    ),
+    "news: jobs": (note_statements.news_at("[{}]"), "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "news: output": (
+        note_statements.news_at("[{}]"),
+        "SEARCH said USING INDEX sqlite_autoindex_job_output_1 (job_id=? AND (attempt,seq)>(?,?) AND attempt<?)",
+    ),
+    "progress": (note_statements.progress_of("a"), "SEARCH said USING PRIMARY KEY (job_id=?)"),
+    "progress, its job": (note_statements.progress_of("a"), "SEARCH jobs USING INDEX jobs_id (id=?)"),
 }
 ENDED = [status for status in JobStatus if status.is_final]
 
@@ -157,6 +202,7 @@ def test_no_statement_scans_the_jobs(plan, step):
         pytest.param(newest(JobStatus.PENDING), id="PENDING"),
         pytest.param(newest(JobStatus.FAILED), id="FAILED"),
         pytest.param(CLAIM, id="claim"),
+        pytest.param(PLANS["output"][0], id="output"),
     ],
 )
 def test_nothing_is_sorted_that_an_index_has_in_order(plan, step):

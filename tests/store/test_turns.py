@@ -4,7 +4,7 @@ import pytest
 
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import JobStatus
-from asyncjobs.store import open_store
+from asyncjobs.store import Bookmark, open_store
 from asyncjobs.store.statements import Step
 from builders import (
     EVERY_JOB,
@@ -13,7 +13,9 @@ from builders import (
     claim_one,
     finish,
     insert,
+    make_chunk,
     make_job,
+    make_running,
     opened,
     stored,
 )
@@ -179,6 +181,10 @@ CALLS = {
     "get": lambda store: store.get("x"),
     "page": lambda store: store.page(EVERY_JOB, limit=1, before=None),
     "settled": lambda store: store.settled(["x"]),
+    "note": lambda store: store.note(make_running(), [make_chunk()], None),
+    "output": lambda store: store.output(Bookmark("x"), limit=1),
+    "news": lambda store: store.news([Bookmark("x")]),
+    "progress": lambda store: store.progress("x"),
     "changed": lambda store: store.changed(),
     "unlocked_engines": lambda store: store.unlocked_engines(),
 }

@@ -154,6 +154,24 @@ def talk() -> None:
     os.write(2, b"to stderr\n")
 
 
+@job(max_workers=4, isolation="spawn", max_retries=1)
+def talk_until(file: Path, *, fail_first: bool = False) -> None:
+    """Print a line, wait for the file to vanish, print another; the first attempt may fail then."""
+    attempt = current_job().attempt
+    print(f"begin {attempt}", flush=True)
+    while file.exists():
+        time.sleep(0.005)
+    if fail_first and attempt == 1:
+        raise TransientError(OSError("the net"))
+    print(f"end {attempt}")
+
+
+@job(isolation="spawn")
+def print_lines(count: int) -> None:
+    for number in range(count):
+        print(f"line {number}")
+
+
 @job
 def nonsense() -> object:
     return {"deep": [object()]}

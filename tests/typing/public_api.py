@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-from asyncjobs import Job, JobClient, JobEngine, JobHandle, job
+from asyncjobs import Job, JobClient, JobEngine, JobHandle, LogChunk, Progress, job
 
 
 @job
@@ -27,6 +27,9 @@ async def use(client: JobClient, engine: JobEngine) -> None:
     assert_type(await engine.submit(plain.using(timeout=5), Path("a")), JobHandle[str])
     assert_type(await engine.submit_many([called.bind(1), called.bind(2)]), list[JobHandle[list[int]]])
     assert_type(await engine.wait("id"), Job)
+    assert_type(await engine.progress("id"), Progress | None)
+    assert_type(await (await engine.submit(called, 3)).progress(), Progress | None)
+    assert_type([chunk async for chunk in engine.handle("id").logs(follow=True)], list[LogChunk])
     await client.submit(plain, 3)  # type: ignore[arg-type]
     await client.submit(plain, Path("a"), widht=3)  # type: ignore[call-arg]
     await client.submit(called)  # type: ignore[call-arg]

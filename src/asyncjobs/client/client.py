@@ -2,42 +2,31 @@
 
 submit ── bind, encode ──> insert ──> handle        (client/submission.py, store/)
 result <── waiting <── the job's end, seen here or written by another process
+logs <── following <── what its attempts say     (client/following.py, its life: client/life.py)
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import ModuleType, TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
 
 from asyncjobs.client import filters
+from asyncjobs.client.following import stored
 from asyncjobs.client.handle import JobHandle
+from asyncjobs.client.life import Life
 from asyncjobs.client.submission import encoded_call, encoded_params, submission_of
-from asyncjobs.client.waiting import Waiting
 from asyncjobs.definition import Call, JobDefinition
-from asyncjobs.errors import (
-    AsyncJobsError,
-    EngineError,
-    EngineFailed,
-    ForkedClient,
-    InvalidOptions,
-    InvalidParams,
-    JobNotAllowed,
-    JobNotFound,
-    NotOpen,
-    UnsupportedPlatform,
-)
-from asyncjobs.model.job import Job, JobStatus
+from asyncjobs.errors import InvalidOptions, InvalidParams, JobNotAllowed, JobNotFound, UnsupportedPlatform
+from asyncjobs.model.job import Job, JobStatus, LogChunk, Progress
 from asyncjobs.registry import Registry
 from asyncjobs.settings import Settings
-from asyncjobs.store import JobFilter, Store, Submission, open_store
-from asyncjobs.supervision import supervise
-from asyncjobs.telemetry import Event, Events, JobFinished, JobStarted, JobSubmitted, Listener, log
+from asyncjobs.store import Bookmark, JobFilter, Submission
+from asyncjobs.telemetry import JobFinished, JobSubmitted
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +43,7 @@ class Page:
     cursor: str | None
 
 
-class JobClient:
+class JobClient(Life):
     """Submits jobs and follows them.
 
     Args:
@@ -79,144 +68,9 @@ class JobClient:
     ) -> None:
         if sys.platform == "win32":
             raise UnsupportedPlatform("Windows")
-        self.settings = Settings() if settings is None else settings
-        self.events = Events(log)
-        self._address = address
+        super().__init__(address, settings=settings)
         self._registry = Registry(jobs, isolation=self.settings.isolation)
         self._registry.add_all(self.settings.jobs)
-        self._store: Store = self._new_store()
-        self._waiting = Waiting()
-        self._life: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
-        self._pid = os.getpid()
-        self._failure: EngineError | None = None
-
-    # --- life -----------------------------------------------------------------------------------
-
-    async def __aenter__(self) -> Self:
-        """Connect, and create or migrate the schema.
-
-        Raises:
-            StoreUnavailable, StoreCorrupt, SchemaMismatch: the store can't be used; the message says
-                what to do.
-        """
-        if self._life is not None:
-            raise EngineError(f"this {type(self).__name__} is open already")
-        self._store = self._new_store()
-        self._waiting = Waiting()
-        self._closing = asyncio.Event()
-        self._failure = None
-        self._pid = os.getpid()
-        opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # A task of its own, since `async with` may be left in another one than it was entered in.
-        self._life = asyncio.create_task(self._live(opened), name=f"asyncjobs {type(self).__name__}")
-        try:
-            await opened
-        except BaseException:
-            await self._end_life()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Finish what was asked for, and disconnect; a second cancellation shortens it."""
-        if kind is not None and not issubclass(kind, Exception):
-            self._hurry()
-        await self._end_life()
-        if self._failure is not None and error is None:
-            raise self._failure
-
-    async def _end_life(self) -> None:
-        life, self._life = self._life, None
-        if life is None or self._pid != os.getpid():
-            return
-        self._closing.set()
-        canceled: asyncio.CancelledError | None = None
-        while not life.done():
-            try:
-                await asyncio.wait([life])
-            except asyncio.CancelledError as error:
-                if canceled is not None:
-                    life.cancel()
-                canceled = error
-                self._hurry()
-        if canceled is not None:
-            raise canceled
-        if not life.cancelled() and (failure := life.exception()) is not None and self._failure is None:
-            raise failure
-
-    async def _live(self, opened: asyncio.Future[None]) -> None:
-        try:
-            await self._store.open()
-            try:
-                async with asyncio.TaskGroup() as group:
-                    background = self._start_background(group)
-                    await self._serve(opened)
-                    for each in background:
-                        each.cancel()
-            finally:
-                await self._store.close()
-        except BaseException as caught:
-            error = _innermost(caught)
-            if isinstance(error, EngineFailed):
-                self._failure = error
-            if not opened.done():
-                opened.set_exception(error)
-            elif self._failure is None:
-                raise
-        finally:
-            self._waiting.fail(self._failure or NotOpen(type(self).__name__))
-
-    def _start_background(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
-        def waiting() -> Any:
-            return self._waiting.run(self._store)
-
-        return [
-            group.create_task(supervise(name, run, events=self.events), name=f"asyncjobs {name}")
-            for name, run in (("waiting", waiting), ("watching", self._watch))
-        ]
-
-    async def _serve(self, opened: asyncio.Future[None]) -> None:
-        """Say that we are open, and stay so until we are closed."""
-        if not opened.done():
-            opened.set_result(None)
-        await self._closing.wait()
-
-    def _hurry(self) -> None:
-        """Skip what graces there are when closing; a client has none."""
-
-    async def _watch(self) -> None:
-        while True:
-            await self._store.changed()
-            await self._on_change()
-
-    async def _on_change(self) -> None:
-        """Another process has written something."""
-        self._waiting.look_again()
-
-    def _new_store(self) -> Store:
-        return open_store(self._address, synchronous=self.settings.sqlite_synchronous)
-
-    def subscribe(self, listener: Listener) -> Any:
-        """Have `listener` called with every event of this client; the function returned ends that."""
-        return self.events.subscribe(listener)
-
-    def _emit(self, event: Event) -> None:
-        if type(event) is JobFinished:
-            self._waiting.ended(event.job)
-        elif type(event) is JobStarted:
-            self._waiting.forget(event.job.id)
-        self.events.emit(event)
-
-    def _opened_store(self) -> Store:
-        if self._pid != os.getpid():
-            raise ForkedClient(type(self).__name__)
-        if self._failure is not None:
-            raise self._failure
-        if self._life is None:
-            raise NotOpen(type(self).__name__)
-        return self._store
 
     # --- submit ---------------------------------------------------------------------------------
 
@@ -358,6 +212,33 @@ class JobClient:
         except TimeoutError:
             raise TimeoutError(f"job {job_id} had not ended after {timeout:g} s of waiting") from None
 
+    def logs(self, job_id: str, *, attempt: int | None = None, follow: bool = False) -> AsyncIterator[LogChunk]:
+        """Iterate over what the job's attempts have printed, in order; all of them, or one `attempt`.
+
+        It ends with what is stored. With `follow` it goes on while the job does, and ends when
+        everything is told that was stored until the end of the job (or of that `attempt`). It may be
+        left at any time, and leaves nothing behind.
+
+        Raises:
+            JobNotFound: no job has this id, or it was deleted while it was followed.
+            InvalidOptions: `attempt` is no number from 1 on.
+        """
+        store = self._opened_store()
+        only = filters.attempt(attempt)
+        bookmark = Bookmark(filters.known_id(job_id), attempt=only or 0, only=only)
+        return self._following.follow(store, bookmark) if follow else stored(store, bookmark)
+
+    async def progress(self, job_id: str) -> Progress | None:
+        """Return what the job's latest attempt has said of its progress, or None while it said nothing.
+
+        Raises:
+            JobNotFound: no job has this id.
+        """
+        progress = await self._opened_store().progress(filters.known_id(job_id))
+        if progress is None:
+            await self.get(job_id)  # tells a job that says nothing from one that is not there
+        return progress
+
     async def list(
         self,
         *,
@@ -481,11 +362,3 @@ class JobClient:
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _innermost(error: BaseException) -> BaseException:
-    """Return the error that a task group wrapped; of several, the one that says most."""
-    while isinstance(error, BaseExceptionGroup):
-        told = error.subgroup(AsyncJobsError)
-        error = (told or error).exceptions[0]
-    return error

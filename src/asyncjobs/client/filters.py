@@ -37,6 +37,13 @@ def seconds(option: str, given: Any) -> float | None:
     raise InvalidOptions(f"{option} takes seconds or None, not {given!r}")
 
 
+def attempt(number: Any) -> int | None:
+    """Return the number of the attempt asked for, or None for all."""
+    if number is None or (isinstance(number, int) and not isinstance(number, bool) and 1 <= number < 2**31):
+        return number
+    raise InvalidOptions(f"attempt takes a number from 1 on, or None for all, not {number!r}")
+
+
 def statuses(status: Any) -> tuple[JobStatus, ...] | None:
     """Return the statuses asked for, one or several, or None for any."""
     if status is None:

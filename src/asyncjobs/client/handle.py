@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from asyncjobs import codec
 from asyncjobs.errors import AsyncJobsError, JobCanceled, JobFailed, JobTimedOut
-from asyncjobs.model.job import Job, JobError, JobStatus
+from asyncjobs.model.job import Job, JobError, JobStatus, LogChunk, Progress
 
 if TYPE_CHECKING:
     from asyncjobs.client.client import JobClient
@@ -64,6 +65,18 @@ class JobHandle(Generic[R]):
             JobNotFound: the job was deleted.
         """
         return await self._client.get(self.id)
+
+    async def progress(self) -> Progress | None:
+        """Return what the job's latest attempt has said of its progress, or None while it said nothing.
+
+        Raises:
+            JobNotFound: the job was deleted.
+        """
+        return await self._client.progress(self.id)
+
+    def logs(self, *, follow: bool = False, attempt: int | None = None) -> AsyncIterator[LogChunk]:
+        """Iterate over what the job has printed, while it runs with `follow`; see `JobClient.logs`."""
+        return self._client.logs(self.id, attempt=attempt, follow=follow)
 
     async def cancel(self) -> Job:
         """Cancel the job; see `JobClient.cancel`."""

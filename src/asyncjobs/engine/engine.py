@@ -14,6 +14,8 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,15 +25,24 @@ from asyncjobs.client.submission import new_id
 from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
 from asyncjobs.engine.liveness import Liveness, this_process
+from asyncjobs.engine.notes import NoteWriter
 from asyncjobs.engine.worker import Surroundings, Worker
-from asyncjobs.errors import NestedEngine, StoreError, UnknownJobName
-from asyncjobs.execution import Runner
+from asyncjobs.errors import EngineError, NestedEngine, StoreError, UnknownJobName
+from asyncjobs.execution import NotStarted, Runner
+from asyncjobs.execution.environments import BuildFinished, BuildStarted, Environments, Wanted, default_folder
 from asyncjobs.execution.inline import InlineRunner
-from asyncjobs.execution.process import SpawnRunner
+from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.settings import Settings
 from asyncjobs.supervision import supervise
-from asyncjobs.telemetry import EngineStarted, EngineStopped, TaskCrashed, logger
+from asyncjobs.telemetry import (
+    EngineStarted,
+    EngineStopped,
+    EnvironmentBuilding,
+    EnvironmentBuilt,
+    ForkUnsafe,
+    TaskCrashed,
+)
 from asyncjobs.threads import in_thread
 
 KILL_SECONDS = 5.0
@@ -73,6 +84,7 @@ class JobEngine(JobClient):
         self._me: EngineRecord | None = None
         self._workers: dict[str, Worker] = {}
         self._liveness: Liveness | None = None
+        self._environments: Environments | None = None
         self._stopping = False
         self._hurried = asyncio.Event()
 
@@ -146,7 +158,7 @@ class JobEngine(JobClient):
         engine_id = new_id()
         names = [each.name for each in definitions]
         me = await in_thread(this_process, engine_id, names, asyncjobs.__version__, name="asyncjobs identity")
-        runners = self._runners(engine_id, definitions)
+        runners = self._new_runners(engine_id, definitions)
         self._me = me
         self._liveness = Liveness(
             store=self._store,
@@ -156,12 +168,19 @@ class JobEngine(JobClient):
             announce=self._announce,
             held=self._held,
         )
+        notes = NoteWriter(
+            store=self._store,
+            emit=self._emit,
+            written=self._following.look,
+            max_output=self.settings.max_output_bytes,
+        )
         around = Surroundings(
             store=self._store,
             engine_id=engine_id,
             host=me.host,
             interruption_budget=self.settings.interruptions,
             emit=self._emit,
+            notes=notes,
             claim_failed=self._liveness.doubt,
         )
         self._workers = {
@@ -171,18 +190,21 @@ class JobEngine(JobClient):
             await self._store.register(me)
             await self._rescue_first(self._liveness)
             async with asyncio.TaskGroup() as group:
-                watching = self._start_liveness(group, self._liveness)
+                beside = [*self._start_liveness(group, self._liveness), self._start_notes(group, notes)]
                 workers = [self._start_worker(group, worker) for worker in self._workers.values()]
                 self._emit(EngineStarted(me.id, me.names))
                 if not opened.done():
                     opened.set_result(None)
                 await self._closing.wait()
                 await self._stop(workers)
-                for each in watching:
+                for each in beside:
                     each.cancel()
         finally:
-            for runner in set(runners.values()):
+            for runner in runners.values():
                 await runner.close()
+            if self._environments is not None:
+                await self._environments.close()
+                self._environments = None
             await self._leave(me)
             self._stopping = False
             self._emit(EngineStopped(me.id))
@@ -199,6 +221,10 @@ class JobEngine(JobClient):
             group.create_task(supervise(name, run, events=self.events), name=f"asyncjobs {name}")
             for name, run in (("watching engines", liveness.watch_others), ("watching rows", liveness.watch_self))
         ]
+
+    def _start_notes(self, group: asyncio.TaskGroup, notes: NoteWriter) -> asyncio.Task[None]:
+        name = "writing notes"
+        return group.create_task(supervise(name, notes.run, events=self.events), name=f"asyncjobs {name}")
 
     def _start_worker(self, group: asyncio.TaskGroup, worker: Worker) -> asyncio.Task[None]:
         name = f"worker {worker.definition.name}"
@@ -238,12 +264,62 @@ class JobEngine(JobClient):
     def _hurry(self) -> None:
         self._hurried.set()
 
-    def _runners(self, engine_id: str, definitions: list[JobDefinition[..., Any]]) -> dict[str, Runner]:
-        spawn = SpawnRunner(engine_id=engine_id, settings=self.settings)
-        asked = {each.isolation or self.settings.isolation for each in definitions}
-        for isolation in sorted(asked & {"fork", "reuse"}):
-            logger.warning("isolation=%r is not built yet: its jobs run as 'spawn'", isolation)
-        return {"spawn": spawn, "fork": spawn, "reuse": spawn, "inline": InlineRunner(settings=self.settings)}
+    def _new_runners(self, engine_id: str, definitions: list[JobDefinition[..., Any]]) -> dict[str, Runner]:
+        runners: dict[str, Runner] = {"inline": InlineRunner(settings=self.settings)}
+        if any(Wanted.of(each) is not None for each in definitions):
+            self._environments = self._new_environments()
+        for isolation in ("fork", "spawn", "reuse"):
+            runners[isolation] = ProcessRunner(
+                isolation,
+                engine_id=engine_id,
+                settings=self.settings,
+                environments=self._environments,
+                warn=lambda module, problem: self._emit(ForkUnsafe(module, problem)),
+            )
+        return runners
+
+    def _new_environments(self) -> Environments:
+        chosen = self.settings.environments
+        return Environments(folder=default_folder() if chosen is None else Path(chosen), notify=self._tell_of_build)
+
+    def _tell_of_build(self, build: BuildStarted | BuildFinished) -> None:
+        wanted = build.wanted
+        if isinstance(build, BuildStarted):
+            self._emit(EnvironmentBuilding(wanted.python_version, wanted.requirements, str(build.log_path)))
+        else:
+            folder = str(build.environment.folder)
+            self._emit(EnvironmentBuilt(wanted.requirements, folder, build.took.total_seconds()))
+
+    async def prepare(self, *names: str) -> None:
+        """Build and start what the first job of these names would have to wait for; of all without any.
+
+        That is the environment, and the template process with the job's module imported.
+
+        Raises:
+            UnknownJobName: this engine does not run one of them.
+            EnvironmentFailed: an environment can't be built; the message has uv's own words.
+            EngineError: no process could be started.
+        """
+        self._opened_store()
+        for name in names or self._workers:
+            if name not in self._workers:
+                raise UnknownJobName(name, list(self._workers))
+            worker = self._workers[name]
+            try:
+                await worker.runner.prepare(worker.definition)
+            except NotStarted as error:
+                raise EngineError(f"{name} can't be prepared: {error}") from error
+
+    async def prune_environments(self, *, unused_for: timedelta) -> int:
+        """Remove the environments that no engine of this machine has used for so long; return how many.
+
+        What any engine uses or builds stays.
+
+        Raises:
+            EnvironmentFailed: their folder can't be read or written.
+        """
+        environments = self._environments or self._new_environments()
+        return len(await environments.prune(unused_for=unused_for))
 
     # --- what a client leaves to its engine -----------------------------------------------------
 

@@ -23,7 +23,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from asyncjobs.definition import JobDefinition
-from asyncjobs.engine.notes import AttemptNotes
+from asyncjobs.engine.notes import AttemptNotes, NoteWriter
 from asyncjobs.errors import StoreError
 from asyncjobs.execution import Asked, Ended, NotStarted, Runner
 from asyncjobs.model.job import Attempt, Job, JobStatus
@@ -56,6 +56,7 @@ FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 FIRST_WRITE_PAUSE = 0.1
 LONGEST_WRITE_PAUSE = 5.0
+FLUSH_SECONDS = 5.0
 LAST_WRITE_SECONDS = 2.0
 LONGEST_SLEEP = 3600.0
 JITTER = 0.25
@@ -67,6 +68,7 @@ class Running:
 
     job: Job
     asked: Asked
+    notes: AttemptNotes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,7 @@ class Surroundings:
     host: str
     interruption_budget: int
     emit: Callable[[Event], None]
+    notes: NoteWriter
     claim_failed: Callable[[], None]
     """Told when a claim's answer was lost: it may have taken jobs that nobody holds now."""
 
@@ -175,7 +178,8 @@ class Worker:
 
     def _start(self, claimed: Claimed, attempts: asyncio.TaskGroup) -> None:
         job = claimed.job
-        held = Running(job, asyncio.get_running_loop().create_future())
+        notes = self.around.notes.notes_of(job, max_output=self.definition.max_output)
+        held = Running(job, asyncio.get_running_loop().create_future(), notes)
         self.running[job.id, job.attempt] = held
         self._busy += 1
         attempts.create_task(self._attempt(held, claimed.env), name=f"asyncjobs {job.name} {job.id}")
@@ -191,6 +195,8 @@ class Worker:
             else:
                 self.around.emit(JobStarted(job))
                 ended = await self._run(held, env)
+                # Before the slot is free: what is claimed into it comes after the end, not after this.
+                await held.notes.flush(seconds=FLUSH_SECONDS)
             if ended.busy is None:
                 slot_freed = self._free_slot()
             await self._finish(job, ended)
@@ -199,7 +205,7 @@ class Worker:
                 await self._until_free(ended.busy)
         except asyncio.CancelledError:
             if not written:
-                await self._give_back(job)
+                await self._give_back(held)
             raise
         finally:
             del self.running[job.id, job.attempt]
@@ -217,11 +223,12 @@ class Worker:
         finally:
             self._stuck.discard(free)
 
-    async def _give_back(self, job: Job) -> None:
+    async def _give_back(self, held: Running) -> None:
         """Write, although we are cancelled, that the attempt was interrupted; but not for ever."""
         try:
             async with asyncio.timeout(LAST_WRITE_SECONDS):
-                await self._finish(job, Ended(Interrupted(reason="its engine was canceled")))
+                await held.notes.flush(seconds=LAST_WRITE_SECONDS / 2)
+                await self._finish(held.job, Ended(Interrupted(reason="its engine was canceled")))
         except TimeoutError:
             return  # the row is given back by whichever engine finds this one's lock free
 
@@ -232,9 +239,8 @@ class Worker:
 
     async def _run(self, held: Running, env: dict[str, str]) -> Ended:
         job = held.job
-        notes = AttemptNotes(job, emit=self.around.emit)
         try:
-            ended = await self.runner.run(job, self.definition, env=env, asked=held.asked, notes=notes)
+            ended = await self.runner.run(job, self.definition, env=env, asked=held.asked, notes=held.notes)
         except NotStarted as error:
             now = asyncio.get_running_loop().time()
             if now >= self._claim_at:  # once for all attempts that were claimed together
@@ -332,12 +338,11 @@ def attempt_record(
     now: datetime,
 ) -> Attempt:
     """Return the row that an attempt leaves behind."""
-    reason = None if isinstance(outcome, Succeeded) else getattr(outcome, "reason", None)
     return Attempt(
         job_id=job.id,
         attempt=job.attempt,
         outcome=OUTCOME_NAMES[type(outcome)],
-        reason=reason or None,
+        reason=_reason(outcome, process),
         started_at=job.started_at or now,
         finished_at=now,
         engine_id=engine_id,
@@ -349,6 +354,15 @@ def attempt_record(
         peak_rss=process.peak_rss,
         cpu_time=process.cpu_time,
     )
+
+
+def _reason(outcome: Outcome, process: ProcessReport) -> str | None:
+    """Say in words how the attempt ended, where its outcome does not."""
+    words = [] if isinstance(outcome, Succeeded) else [getattr(outcome, "reason", None)]
+    words.append(process.limit)
+    if process.leftovers:
+        words.append(f"processes that it had left running were killed: {process.leftovers}")
+    return "; ".join(filter(None, words)) or None
 
 
 def _retry_after(job: Job, outcome: Outcome) -> timedelta:

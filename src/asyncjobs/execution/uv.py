@@ -18,6 +18,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from asyncjobs.errors import EnvironmentFailed
 from asyncjobs.execution import tree
 from asyncjobs.threads import in_thread
 
@@ -65,19 +66,6 @@ _TRANSIENT = re.compile(
     r"|resource temporarily unavailable",
     re.IGNORECASE,
 )
-
-
-class EnvironmentFailed(Exception):
-    """There is no environment for a job; the message has uv's own last words, where it had any.
-
-    `transient` says that the same may work later: the network, a full disk, a time limit. `log_path`
-    is the whole of what the build printed, or None when it came to no build.
-    """
-
-    def __init__(self, message: str, *, transient: bool, log_path: Path | None = None) -> None:
-        self.transient = transient
-        self.log_path = log_path
-        super().__init__(message)
 
 
 def find_uv() -> str:

@@ -36,7 +36,7 @@ class JobError(Struct, frozen=True, kw_only=True, gc=False):
     """Why a job has no result.
 
     `kind` is one of `exception` (the function raised), `import` (its module or name could not be
-    loaded), `params` (they no longer fit the function), `result` (it is not JSON, or too large),
+    loaded), `environment` (it could not be built), `params` (they no longer fit the function), `result` (it is not JSON, or too large),
     `timeout`, `crash` (the process ended without a reply), `canceled` and `interrupted` (its engine
     vanished once too often). `class_name` and `traceback` are None where nothing was raised.
     """
@@ -88,6 +88,18 @@ class Progress(Struct, frozen=True, kw_only=True, gc=False):
     details: dict[str, Any] = {}
     attempt: int = 0
     updated_at: datetime | None = None
+
+
+class LogChunk(Struct, frozen=True, kw_only=True, gc=False):
+    """A piece of what an attempt printed, as it came: it may begin or end within a line.
+
+    `stream` is `stdout` or `stderr`; `written_at` is when its engine had the beginning of it.
+    """
+
+    attempt: int
+    stream: str
+    text: str
+    written_at: datetime
 
 
 class Job(Struct, frozen=True, kw_only=True, gc=False):

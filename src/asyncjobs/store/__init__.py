@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
 from asyncjobs.errors import SettingsError, StoreUnavailable
-from asyncjobs.model.job import Attempt, EngineRecord, Job, JobStatus
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobStatus, LogChunk, Progress
 from asyncjobs.model.outcome import Transition
 
 
@@ -69,6 +69,38 @@ class Settled:
     missing: tuple[str, ...]
 
 
+class OutputChunk(Struct, frozen=True, gc=False):
+    """A piece of an attempt's output, and its place: `seq` grows within the attempt."""
+
+    seq: int
+    chunk: LogChunk
+
+
+class Bookmark(NamedTuple):
+    """How far a reader of a job's output has come: past this attempt's `seq`.
+
+    With `only` it reads the output of that attempt alone.
+    """
+
+    job_id: str
+    attempt: int = 0
+    seq: int = 0
+    only: int | None = None
+
+    def past(self, read: OutputChunk) -> Bookmark:
+        """Return the place after a chunk."""
+        return self._replace(attempt=read.chunk.attempt, seq=read.seq)
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a look at a bookmark found: where its job is, and whether there is `more` to read."""
+
+    status: JobStatus
+    attempt: int
+    more: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Sighting:
     """An engine whose lock nobody holds. With `lock_gone` not even the lock is there any more."""
@@ -111,7 +143,7 @@ class Store(Protocol):
         ...
 
     async def delete(self, wanted: JobFilter, *, limit: int) -> int:
-        """Delete at most `limit` final jobs with their attempts; return how many."""
+        """Delete at most `limit` final jobs with all that belongs to them; return how many."""
         ...
 
     async def settled(self, job_ids: Collection[str]) -> Settled:
@@ -136,6 +168,27 @@ class Store(Protocol):
         Fenced by id, status RUNNING, attempt and engine: None means the row had moved on, and
         nothing was written. PENDING becomes CANCELED where a cancel was asked for meanwhile.
         """
+        ...
+
+    async def note(self, job: Job, output: Sequence[OutputChunk], progress: Progress | None) -> bool:
+        """Write what the attempt that `job` is has said, and how far it is now.
+
+        Fenced as `finish` is: False means that the attempt is over, and nothing was written. So
+        whoever finds a job ended finds all of its output that will ever be there. Writing a chunk
+        again changes nothing; progress replaces what was there.
+        """
+        ...
+
+    async def output(self, bookmark: Bookmark, *, limit: int) -> list[OutputChunk]:
+        """Return at most `limit` chunks from the bookmark on, in the order in which they were said."""
+        ...
+
+    async def news(self, bookmarks: Sequence[Bookmark]) -> dict[Bookmark, News]:
+        """Return what there is at each bookmark; those whose job is not there are left out."""
+        ...
+
+    async def progress(self, job_id: str) -> Progress | None:
+        """Return what the job's latest attempt has said of its progress, or None if it said nothing."""
         ...
 
     async def running(self, engine_id: str) -> Sequence[Job]:
@@ -204,9 +257,12 @@ def sqlite_path(address: Any) -> str:
 
 
 __all__ = [
+    "Bookmark",
     "Claim",
     "Claimed",
     "JobFilter",
+    "News",
+    "OutputChunk",
     "Settled",
     "Sighting",
     "Store",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, LogChunk, Progress
 from asyncjobs.model.outcome import Transition
-from asyncjobs.store import Submission
+from asyncjobs.store import Bookmark, OutputChunk, Submission
 
 JOB_COLUMNS = (
     "id",
@@ -36,6 +37,7 @@ JOB_COLUMNS = (
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+LAST_ATTEMPT = 2**31 - 1
 _STATUSES = {str(status): status for status in JobStatus}
 
 
@@ -195,7 +197,7 @@ def attempt_row(attempt: Attempt) -> dict[str, Any]:
 
 
 def _storable(text: str) -> str:
-    """Return words without what no database takes as text: lone surrogates, NUL."""
+    """Return words with what no database takes as text, lone surrogates and NUL, written out."""
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
@@ -218,6 +220,73 @@ def attempt_from_row(row: tuple[Any, ...]) -> Attempt:
         peak_rss=rss,
         cpu_time=cpu,
     )
+
+
+def fence_of(job: Job) -> dict[str, Any]:
+    """Return the parameters that name the attempt which `job` is."""
+    return {"job_id": job.id, "attempt": job.attempt, "engine_id": job.engine_id}
+
+
+def output_row(job: Job, numbered: OutputChunk) -> dict[str, Any]:
+    """Return the parameters that write a chunk of the output of the attempt which `job` is."""
+    return {
+        **fence_of(job),
+        "seq": numbered.seq,
+        "written_at": micros(numbered.chunk.written_at),
+        "stream": numbered.chunk.stream,
+        "text": _storable(numbered.chunk.text),
+    }
+
+
+def output_from_row(row: tuple[Any, ...]) -> OutputChunk:
+    """Return the chunk of a row of job_output, without its job."""
+    attempt, seq, written_at, stream, text = row
+    return OutputChunk(seq, LogChunk(attempt=attempt, stream=stream, text=text, written_at=instant(written_at)))
+
+
+def bookmark_row(bookmark: Bookmark) -> dict[str, Any]:
+    """Return the parameters of a place in a job's output."""
+    last = LAST_ATTEMPT if bookmark.only is None else bookmark.only
+    return {"job_id": bookmark.job_id, "attempt": bookmark.attempt, "seq": bookmark.seq, "last": last}
+
+
+def progress_row(job: Job, progress: Progress) -> dict[str, Any]:
+    """Return the parameters that write the progress of the attempt which `job` is."""
+    assert progress.updated_at is not None, "whoever notes progress knows when it was said"
+    return {
+        **fence_of(job),
+        "completed": _number(progress.completed) or 0.0,
+        "total": None if progress.total is None else _number(progress.total),
+        "unit": None if progress.unit is None else _storable(progress.unit),
+        "phase": None if progress.phase is None else _storable(progress.phase),
+        "message": None if progress.message is None else _storable(progress.message),
+        "details": json.dumps(progress.details),
+        "updated_at": micros(progress.updated_at),
+    }
+
+
+def progress_from_row(row: tuple[Any, ...]) -> Progress:
+    """Return the record of a row of job_progress, without its job."""
+    attempt, completed, total, unit, phase, message, details, updated_at = row
+    return Progress(
+        completed=completed,
+        total=total,
+        unit=unit,
+        phase=phase,
+        message=message,
+        details=json.loads(details),
+        attempt=attempt,
+        updated_at=instant(updated_at),
+    )
+
+
+def _number(given: float) -> float | None:
+    """Return a number that every database keeps: what is larger than any float is infinite, NaN is none."""
+    try:
+        number = float(given)
+    except OverflowError:
+        return math.inf if given > 0 else -math.inf
+    return None if math.isnan(number) else number
 
 
 def engine_row(engine: EngineRecord) -> dict[str, Any]:

@@ -68,6 +68,33 @@ job_attempts = Table(
     sqlite_with_rowid=False,
 )
 
+# A piece of output may be larger than a page: rows by rowid, and the key an index beside them.
+job_output = Table(
+    "job_output",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    Column("written_at", Integer, nullable=False),
+    Column("stream", Text, nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+job_progress = Table(
+    "job_progress",
+    metadata,
+    Column("job_id", Text, primary_key=True),
+    Column("attempt", Integer, nullable=False),
+    Column("completed", Float, nullable=False),
+    Column("total", Float),
+    Column("unit", Text),
+    Column("phase", Text),
+    Column("message", Text),
+    Column("details", Text, nullable=False),
+    Column("updated_at", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 engines = Table(
     "engines",
     metadata,

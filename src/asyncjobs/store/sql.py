@@ -22,20 +22,38 @@ from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from asyncjobs.errors import StoreBusy, StoreError, StoreUnavailable
-from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, Progress
 from asyncjobs.model.outcome import Transition
-from asyncjobs.store import Claim, Claimed, JobFilter, Settled, Sighting, Submission, statements
+from asyncjobs.store import (
+    Bookmark,
+    Claim,
+    Claimed,
+    JobFilter,
+    News,
+    OutputChunk,
+    Settled,
+    Sighting,
+    Submission,
+    note_statements,
+    statements,
+)
 from asyncjobs.store.dialects import SqliteDatabase
 from asyncjobs.store.rows import (
     attempt_from_row,
     attempt_row,
+    bookmark_row,
     engine_from_row,
     engine_row,
     error_text,
+    fence_of,
     fenced_row,
     instant,
     job_from_row,
     micros,
+    output_from_row,
+    output_row,
+    progress_from_row,
+    progress_row,
     submission_row,
 )
 from asyncjobs.store.statements import Step
@@ -157,12 +175,12 @@ class SqlStore:
         return found
 
     async def delete(self, wanted: JobFilter, *, limit: int) -> int:
-        """Delete at most `limit` final jobs with their attempts; return how many."""
+        """Delete at most `limit` final jobs with all that belongs to them; return how many."""
         if wanted.params is not None:
             raise ValueError("params narrow a list down, not what is deleted")
         if _matches_nothing(wanted):
             return 0
-        return await self._write(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[1][0]))
+        return await self._write(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[-1][0]))
 
     async def settled(self, job_ids: Collection[str]) -> Settled:
         """Return those of the jobs that have ended, and the ids that no job has."""
@@ -206,6 +224,33 @@ class SqlStore:
             return JobStatus(answers[2][0][0]) if transition.status is JobStatus.PENDING else transition.status
 
         return await self._write(steps, read, rank=_Rank.END)
+
+    async def note(self, job: Job, output: Sequence[OutputChunk], progress: Progress | None) -> bool:
+        """Write what the attempt that `job` is has said, if the row still says that it runs."""
+        steps = [
+            note_statements.attempt_under_way(fence_of(job)),
+            note_statements.insert_output([output_row(job, each) for each in output]),
+        ]
+        if progress is not None:
+            steps.append(note_statements.put_progress(progress_row(job, progress)))
+        return await self._write(steps, lambda answers: bool(answers[0]))
+
+    async def output(self, bookmark: Bookmark, *, limit: int) -> list[OutputChunk]:
+        """Return at most `limit` chunks from the bookmark on."""
+        step = note_statements.output_from(bookmark_row(bookmark), limit=limit)
+        [rows] = await self._database.read([step])
+        return list(map(output_from_row, rows))
+
+    async def news(self, bookmarks: Sequence[Bookmark]) -> dict[Bookmark, News]:
+        """Return what there is at each bookmark whose job is there."""
+        places = json.dumps([bookmark_row(each) for each in bookmarks])
+        [rows] = await self._database.read([note_statements.news_at(places)])
+        return {bookmarks[at]: News(JobStatus(status), attempt, bool(more)) for at, status, attempt, more in rows}
+
+    async def progress(self, job_id: str) -> Progress | None:
+        """Return what the job's latest attempt has said of its progress."""
+        [rows] = await self._database.read([note_statements.progress_of(job_id)])
+        return progress_from_row(rows[0]) if rows else None
 
     async def running(self, engine_id: str) -> Sequence[Job]:
         """Return the jobs that are RUNNING under this engine."""

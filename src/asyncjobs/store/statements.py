@@ -20,7 +20,7 @@ from sqlalchemy.sql import ClauseElement
 from asyncjobs.model.job import FINAL, Job, JobStatus
 from asyncjobs.store import JobFilter
 from asyncjobs.store.rows import JOB_COLUMNS, canonical_pair, earliest_id, latest_id, micros
-from asyncjobs.store.schema import job_attempts, jobs
+from asyncjobs.store.schema import job_attempts, job_output, job_progress, jobs
 
 Row: TypeAlias = tuple[Any, ...]
 Rows: TypeAlias = list[Row]
@@ -211,7 +211,7 @@ def retry_final(*, job_id: str, now: int) -> Step:
 
 
 def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
-    """Delete the attempts of up to `limit` final jobs, then those jobs."""
+    """Delete what belongs to up to `limit` final jobs, then those jobs."""
     statuses = FINAL if wanted.statuses is None else [status for status in wanted.statuses if status.is_final]
     chosen = select(jobs.c.seq).where(
         jobs.c.status.in_([literal_column(f"'{status}'") for status in sorted(statuses)]),
@@ -224,7 +224,10 @@ def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
     chosen = chosen.limit(limit)
     ids = select(jobs.c.id).where(jobs.c.seq.in_(chosen.scalar_subquery()))
     return [
-        _step(job_attempts.delete().where(job_attempts.c.job_id.in_(ids.scalar_subquery()))),
+        *(
+            _step(table.delete().where(table.c.job_id.in_(ids.scalar_subquery())))
+            for table in (job_attempts, job_output, job_progress)
+        ),
         _step(jobs.delete().where(jobs.c.seq.in_(chosen.scalar_subquery()))),
     ]
 

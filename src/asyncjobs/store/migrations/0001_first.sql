@@ -1,4 +1,4 @@
--- Jobs, their attempts, and the engines that run them. Times are microseconds since 1970, UTC.
+-- Jobs, their attempts and what those said, and the engines that run them. Times are microseconds since 1970, UTC.
 CREATE TABLE jobs (
     seq INTEGER NOT NULL PRIMARY KEY,
     id TEXT NOT NULL,
@@ -50,6 +50,28 @@ CREATE TABLE job_attempts (
     peak_rss INTEGER,
     cpu_time FLOAT,
     PRIMARY KEY (job_id, attempt)
+) WITHOUT ROWID;
+
+CREATE TABLE job_output (
+    job_id TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    written_at INTEGER NOT NULL,
+    stream TEXT NOT NULL,
+    text TEXT NOT NULL,
+    PRIMARY KEY (job_id, attempt, seq)
+);
+
+CREATE TABLE job_progress (
+    job_id TEXT NOT NULL PRIMARY KEY,
+    attempt INTEGER NOT NULL,
+    completed FLOAT NOT NULL,
+    total FLOAT,
+    unit TEXT,
+    phase TEXT,
+    message TEXT,
+    details TEXT NOT NULL,
+    updated_at INTEGER NOT NULL
 ) WITHOUT ROWID;
 
 CREATE TABLE engines (
