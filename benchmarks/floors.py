@@ -12,7 +12,7 @@ from pathlib import Path
 import aiosqlite
 
 from asyncjobs import codec, jsonvalues
-from asyncjobs.execution import child, wire
+from asyncjobs.execution.inside import child, wire
 
 CREATE = "CREATE TABLE floor (id TEXT PRIMARY KEY, payload TEXT)"
 INSERT = "INSERT INTO floor VALUES (?, ?)"

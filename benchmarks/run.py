@@ -27,7 +27,7 @@ import jobs
 
 from asyncjobs import JobClient, JobEngine
 from asyncjobs.definition import JobDefinition
-from asyncjobs.execution import tree
+from asyncjobs.execution.inside import tree
 from asyncjobs.telemetry import Event, JobFinished
 
 # As users have it: what is compiled is kept, so that no figure contains the compiler.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from asyncjobs.errors import DuplicateJobName as DuplicateJobName
     from asyncjobs.errors import EngineError as EngineError
     from asyncjobs.errors import EngineFailed as EngineFailed
+    from asyncjobs.errors import EnvironmentFailed as EnvironmentFailed
     from asyncjobs.errors import ForkedClient as ForkedClient
     from asyncjobs.errors import InvalidOptions as InvalidOptions
     from asyncjobs.errors import InvalidParams as InvalidParams
@@ -73,6 +74,7 @@ _HOMES = {
         "DuplicateJobName",
         "EngineError",
         "EngineFailed",
+        "EnvironmentFailed",
         "ForkedClient",
         "InvalidOptions",
         "InvalidParams",
@@ -109,6 +111,7 @@ __all__ = [
     "EngineError",
     "EngineFailed",
     "EngineRecord",
+    "EnvironmentFailed",
     "ForkedClient",
     "Health",
     "InvalidOptions",
@@ -152,8 +155,13 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME_OF:
         raise AttributeError(f"module 'asyncjobs' has no attribute {name!r}")
-    module = __import__(_HOME_OF[name], fromlist=(name,))
-    value = getattr(module, name)
+    try:
+        module = __import__(_HOME_OF[name], fromlist=(name,))
+        value = getattr(module, name)
+    except ModuleNotFoundError:
+        from asyncjobs.elsewhere import stand_in
+
+        value = stand_in(name)
     globals()[name] = value
     return value
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Tell = Callable[[str, dict[str, Any]], None]
 
 CHILD_MODULE = "_asyncjobs_child"
-"""The name under which a job's process runs `execution/child.py`."""
+"""The name under which a job's process runs `execution/inside/child.py`."""
 
 
 LONGEST_TEXT = 1000

@@ -181,7 +181,7 @@ class EnvironmentFailed(EngineError):
     is the whole of what the build printed, or None when it came to no build.
     """
 
-    def __init__(self, message: str, *, transient: bool, log_path: Path | None = None) -> None:
+    def __init__(self, message: str, *, transient: bool, log_path: "Path | None" = None) -> None:
         self.transient = transient
         self.log_path = log_path
         super().__init__(message)

@@ -20,6 +20,7 @@ from asyncjobs.errors import SettingsError
 
 MEBIBYTE = 1024 * 1024
 MOST = 10 * 365 * 86400  # ten years of seconds; more than enough of anything else, too
+DEFAULT_ISOLATION = "fork" if sys.platform == "linux" else "spawn"
 ISOLATIONS = ("fork", "spawn", "reuse", "inline")
 
 
@@ -99,9 +100,7 @@ class Settings:
     kill_grace: float = _setting("kill_grace", 2.0, _number, "seconds", least=0)
     stop_grace: float = _setting("stop_grace", 10.0, _number, "seconds", least=0)
     interruptions: int = _setting("interruptions", 10, _whole, "a whole number", least=0)
-    isolation: str = _setting(
-        "isolation", "fork" if sys.platform == "linux" else "spawn", _text, f"one of {', '.join(ISOLATIONS)}"
-    )
+    isolation: str = _setting("isolation", DEFAULT_ISOLATION, _text, f"one of {', '.join(ISOLATIONS)}")
     max_params_bytes: int = _setting("max_params_bytes", 10 * MEBIBYTE, _whole, "bytes", least=2)
     max_result_bytes: int = _setting("max_result_bytes", 10 * MEBIBYTE, _whole, "bytes", least=4)
     max_output_bytes: int = _setting("max_output_bytes", MEBIBYTE, _whole, "bytes", least=0)

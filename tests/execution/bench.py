@@ -11,8 +11,9 @@ from typing import Any
 
 from asyncjobs import Job, JobDefinition, Settings
 from asyncjobs.codec import encode_call
-from asyncjobs.execution import Asked, Ended, Runner, tree
+from asyncjobs.execution import Asked, Ended, Runner
 from asyncjobs.execution.inline import InlineRunner
+from asyncjobs.execution.inside import tree
 from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.job import Progress
 

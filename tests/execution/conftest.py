@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench import ENGINE, RUNNERS, Bench
 
-from asyncjobs.execution import tree
+from asyncjobs.execution.inside import tree
 
 PROCESSES = [name for name in RUNNERS if name != "inline"]
 

@@ -16,7 +16,8 @@ import pytest
 from bench import Bench, alive, pids_in, until
 
 from asyncjobs import job
-from asyncjobs.execution import Ended, tree
+from asyncjobs.execution import Ended
+from asyncjobs.execution.inside import tree
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succeeded, TimedOut
 
 

@@ -21,7 +21,6 @@ from blockbuster import blockbuster_ctx
 from wheels import SlowPackage, add_wheel
 
 from asyncjobs import job
-from asyncjobs.execution import tree
 from asyncjobs.execution.environments import (
     BuildFinished,
     BuildStarted,
@@ -30,9 +29,10 @@ from asyncjobs.execution.environments import (
     Wanted,
     default_folder,
 )
-from asyncjobs.execution.places import Place
-from asyncjobs.execution.uv import is_transient
-from asyncjobs.execution.uv import run as run_logged
+from asyncjobs.execution.environments.places import Place
+from asyncjobs.execution.environments.uv import is_transient
+from asyncjobs.execution.environments.uv import run as run_logged
+from asyncjobs.execution.inside import tree
 from asyncjobs.threads import in_thread
 
 OURS = f"{sys.version_info[0]}.{sys.version_info[1]}"

@@ -17,7 +17,8 @@ import light_jobs
 import pytest
 from bench import ENGINE, Bench, alive, pids_in, until
 
-from asyncjobs.execution import NotStarted, tree
+from asyncjobs.execution import NotStarted
+from asyncjobs.execution.inside import tree
 from asyncjobs.model.outcome import Interrupted, Succeeded, TimedOut
 
 ISOLATIONS = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])

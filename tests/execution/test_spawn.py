@@ -19,10 +19,11 @@ import light_jobs
 import pytest
 from bench import ENGINE, Bench, until
 
-from asyncjobs.execution import NotStarted, tree
+from asyncjobs.execution import NotStarted
 from asyncjobs.execution import attempt as attempt_module
 from asyncjobs.execution import supply as supply_module
 from asyncjobs.execution import templates as templates_module
+from asyncjobs.execution.inside import tree
 from asyncjobs.model.outcome import Crashed, Succeeded
 
 

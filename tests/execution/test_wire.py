@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyncjobs.execution.wire import LARGEST_HEADER, Decoder, FrameError, pack, read_frame, write_all
+from asyncjobs.execution.inside.wire import LARGEST_HEADER, Decoder, FrameError, pack, read_frame, write_all
 
 
 @given(st.lists(st.tuples(st.binary(), st.binary())), st.integers(min_value=1, max_value=9))

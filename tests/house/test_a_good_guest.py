@@ -121,7 +121,7 @@ async def test_an_engine_in_a_host_installs_no_signal_handler(tmp_path: Path) ->
 SHORT_CALLS = {
     "asyncjobs/store/dialects.py": {"open", "_migrate", "_log_moved"},
     "asyncjobs/store/locks.py": {"hold", "release"},
-    "asyncjobs/execution/tree.py": {"boot_id"},
+    "asyncjobs/execution/inside/tree.py": {"boot_id"},
 }
 
 

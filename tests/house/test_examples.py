@@ -15,7 +15,7 @@ from PIL import Image
 
 from asyncjobs import JobClient, JobStatus
 
-TESTED = {"fastapi_app.py", "quickstart.py", "retries.py", "thumbnails.py"}
+TESTED = {"fastapi_app.py", "quickstart.py", "retries.py", "thumbnails.py", "train_model.py"}
 
 
 def size_of(picture: Path | io.BytesIO) -> tuple[int, int]:
@@ -178,3 +178,12 @@ def test_the_web_app_killed_and_started_again_does_what_was_accepted(tmp_path: P
         shown = ended(web, accepted)
 
     assert shown["status"] == "SUCCEEDED"
+
+
+@pytest.mark.network
+def test_train_model_trains_in_an_environment_of_its_own_and_shows_its_logs(tmp_path: Path) -> None:
+    printed = run_example("train_model.py", folder=tmp_path)
+
+    assert "INFO training: 100 trees: 0." in printed
+    assert re.search(r"5 of 5 rounds, \{'accuracy': 0\.\d+\}", printed)
+    assert re.search(r"a forest of 100 trees reads 9\d\.\d% of the digits", printed)

@@ -13,10 +13,10 @@ from house_sources import SOURCE, files_under, imports_of, label, tree_of
 IN_A_JOBS_PROCESS = [
     SOURCE / name
     for name in (
-        "execution/child.py",
-        "execution/wire.py",
-        "execution/tree.py",
-        "execution/failure.py",
+        "execution/inside/child.py",
+        "execution/inside/wire.py",
+        "execution/inside/tree.py",
+        "execution/inside/failure.py",
         "codec.py",
         "jsonvalues.py",
         "conversion/compiler.py",

@@ -21,7 +21,7 @@ VERBS = [
 ]
 
 # What a job's own process would pay for `from asyncjobs import job` at the top of a user's module.
-LOADED_FOR_JOB = {"asyncjobs", "asyncjobs.definition", "asyncjobs.errors"}
+LOADED_FOR_JOB = {"asyncjobs", "asyncjobs.definition", "asyncjobs.errors", "asyncjobs.options"}
 
 
 def first_sentence(thing: Any) -> str:
@@ -81,7 +81,7 @@ def test_importing_asyncjobs_takes_no_sqlalchemy() -> None:
     assert {name for name in loaded if name.startswith(("sqlalchemy", "aiosqlite", "asyncio"))} == set()
 
 
-def test_importing_job_loads_three_modules_of_ours() -> None:
+def test_importing_job_loads_four_modules_of_ours() -> None:
     loaded = modules_loaded_by("from asyncjobs import job")
 
     assert {name for name in loaded if name.partition(".")[0] == "asyncjobs"} == LOADED_FOR_JOB

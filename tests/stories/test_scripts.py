@@ -9,6 +9,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 SCRIPT = textwrap.dedent(
     """
     import asyncio, sys
@@ -126,10 +128,10 @@ async def test_ctrl_c_ends_a_script_cleanly(tmp_path: Path) -> None:
 LISTEN = "import logging; logging.basicConfig(level='INFO')\n"
 
 
-async def test_fork_and_reuse_run_as_spawn_with_one_warning(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT.replace("@job\n", "@job(isolation='fork')\n"))
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
+async def test_a_script_runs_its_own_jobs_in_processes_of_every_kind(tmp_path: Path, isolation: str) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT.replace("@job\n", f"@job(isolation={isolation!r})\n"))
 
     code, out, err = await run("script.py", cwd=tmp_path)
 
-    assert (code, out) == (0, "Point(x=2, y=1)\n"), err
-    assert err.count("isolation='fork'") == 1
+    assert (code, out, err) == (0, "Point(x=2, y=1)\n", "")

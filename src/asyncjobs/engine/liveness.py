@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from asyncjobs.engine.worker import attempt_record
-from asyncjobs.execution import tree
+from asyncjobs.execution.inside import tree
 from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.model.outcome import Interrupted, ProcessReport, decide
 from asyncjobs.store import Sighting, Store

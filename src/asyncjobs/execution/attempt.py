@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asyncjobs.execution import Asked, Ended, Notes
+from asyncjobs.execution.inside.wire import FrameError
 from asyncjobs.execution.process import JobProcess
 from asyncjobs.execution.replies import Reply, crashed, described_end, take_note
 from asyncjobs.execution.requests import request_of
-from asyncjobs.execution.wire import FrameError
 from asyncjobs.model.job import JobError
 from asyncjobs.model.outcome import Failed, Interrupted, Outcome, ProcessReport, TimedOut
 

@@ -13,7 +13,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from asyncjobs.execution.wire import CHUNK, Decoder, Frame, FrameError
+from asyncjobs.execution.inside.wire import CHUNK, Decoder, Frame, FrameError
 
 NOTE = b'{"note"'
 """How the header of a note begins."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from asyncjobs import codec
 from asyncjobs.context import JobContext, inline_context
-from asyncjobs.execution import Asked, Ended, Notes, NotStarted, failure
+from asyncjobs.execution import Asked, Ended, Notes, NotStarted
+from asyncjobs.execution.inside import failure
 from asyncjobs.execution.replies import failed, pass_on
 from asyncjobs.model.job import JobError
 from asyncjobs.model.outcome import Failed, Outcome, Succeeded, TimedOut

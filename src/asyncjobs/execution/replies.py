@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, convert
 
 from asyncjobs.codec import loads
-from asyncjobs.execution.failure import RETRY, TRANSIENT_ERROR
+from asyncjobs.execution.inside.failure import RETRY, TRANSIENT_ERROR
 from asyncjobs.model.job import JobError, Progress
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Outcome, Succeeded
 
 if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition
     from asyncjobs.execution import Notes
-    from asyncjobs.execution.wire import Frame
+    from asyncjobs.execution.inside.wire import Frame
 
 
 class _NoteHeader(Struct):

@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from asyncjobs.execution.inside.wire import pack
 from asyncjobs.execution.templates import Recipe
-from asyncjobs.execution.wire import pack
 
 if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition

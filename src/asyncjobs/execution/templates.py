@@ -20,15 +20,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from asyncjobs.execution import NotStarted, tree
+from asyncjobs.execution import NotStarted
 from asyncjobs.execution.channel import Capture
+from asyncjobs.execution.inside import tree
+from asyncjobs.execution.inside.wire import CHUNK, Decoder, FrameError, pack
 from asyncjobs.execution.process import KILL_BOUND, JobProcess, open_pipes
-from asyncjobs.execution.wire import CHUNK, Decoder, FrameError, pack
 from asyncjobs.threads import in_thread
 
 ANSWER_BOUND = 6.0
 """Seconds in which a template answers, however many processes there are to look at."""
-_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "template.py")
+_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "inside", "template.py")
 # As a module: its compiled form is used. Run as a script it would be compiled each time.
 _BOOTSTRAP = (
     "import sys;"

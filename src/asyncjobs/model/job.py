@@ -36,9 +36,10 @@ class JobError(Struct, frozen=True, kw_only=True, gc=False):
     """Why a job has no result.
 
     `kind` is one of `exception` (the function raised), `import` (its module or name could not be
-    loaded), `environment` (it could not be built), `params` (they no longer fit the function), `result` (it is not JSON, or too large),
-    `timeout`, `crash` (the process ended without a reply), `canceled` and `interrupted` (its engine
-    vanished once too often). `class_name` and `traceback` are None where nothing was raised.
+    loaded), `environment` (it could not be built), `params` (they no longer fit the function),
+    `result` (it is not JSON, or too large), `timeout`, `crash` (the process ended without a reply),
+    `canceled` and `interrupted` (its engine vanished once too often). `class_name` and `traceback` are
+    None where nothing was raised.
     """
 
     kind: str

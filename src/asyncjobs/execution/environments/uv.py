@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 from asyncjobs.errors import EnvironmentFailed
-from asyncjobs.execution import tree
+from asyncjobs.execution.inside import tree
 from asyncjobs.threads import in_thread
 
 LONGEST_WORDS = 4000

@@ -106,7 +106,7 @@ def serve(descriptor: int) -> None:
 def load_neighbours() -> None:
     """Load what reads requests, finds functions and writes replies."""
     global wire, codec, finding
-    package = _FOLDER[: -len("execution/")]
+    package = _FOLDER[: -len("execution/inside/")]
     wire = load("wire")
     finding = load("finding")
     load("jsonvalues", folder=package)

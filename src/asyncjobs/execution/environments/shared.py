@@ -32,23 +32,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
-from asyncjobs.execution.places import SELF_PORTRAIT, Environment, Place, places_in
-from asyncjobs.execution.uv import EnvironmentFailed, find_uv, is_passing, run
+from asyncjobs.errors import EnvironmentFailed
+from asyncjobs.execution.environments.places import SELF_PORTRAIT, Environment, Place, places_in
+from asyncjobs.execution.environments.uv import find_uv, is_passing, run
 from asyncjobs.requirements import checked_requirements
 from asyncjobs.threads import in_thread
 
 if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition
-
-__all__ = [
-    "BuildFinished",
-    "BuildStarted",
-    "Environment",
-    "EnvironmentFailed",
-    "Environments",
-    "Wanted",
-    "default_folder",
-]
 
 BUILD_LIMIT = timedelta(minutes=10)
 _FORMAT = 1  # of the key and the folder; raised when an environment built by older code won't do

@@ -1,0 +1,1 @@
+"""What runs in templates and in jobs' processes, loaded there by path: the standard library alone, and little of it."""
