@@ -10,6 +10,7 @@ import sys
 
 from asyncjobs.errors import DefinitionError, InvalidOptions
 from asyncjobs.options import (
+    MOST_WORKERS,
     PRIORITY_LIMIT,
     checked_classes,
     checked_env,
@@ -86,7 +87,7 @@ class JobDefinition(_Typed[P, R]):
     ) -> None:
         self.function = _checked_function(function)
         self.name = checked_name(function.__name__ if name is None else name)
-        self.max_workers = checked_int("max_workers", max_workers, least=1, most=10_000)
+        self.max_workers = checked_int("max_workers", max_workers, least=1, most=MOST_WORKERS)
         self.timeout = checked_seconds("timeout", timeout, least=0.001)
         self.kill_grace = checked_seconds("kill_grace", kill_grace)
         self.max_retries = None if max_retries is None else checked_int("max_retries", max_retries, least=0)

@@ -40,6 +40,10 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
+def _optional_whole(value: Any) -> int | None:
+    return None if value is None or value == "" else _whole(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(value)
@@ -83,8 +87,9 @@ class Settings:
     """What a client and its engine go by; frozen.
 
     Times are seconds, sizes bytes. `timeout` None means jobs have no time limit of their own;
-    `allowed_jobs` None allows every name. `jobs` names further dotted functions to register. A template
-    process is replaced after `template_jobs` or `template_seconds`, and when the files it has imported
+    `max_processes` is how many attempts an engine runs at once over all names, None as many as their
+    `max_workers` allow. `allowed_jobs` None allows every name. `jobs` names further dotted functions to
+    register. A template process is replaced after `template_jobs` or `template_seconds`, and when the files it has imported
     change where `reload` is set (by default in Python's development mode); a warm one after
     `reuse_jobs`, `reuse_seconds`, or when it has grown by `reuse_growth_bytes`. `environments` is the
     folder of those that jobs ask for, None the user's cache.
@@ -104,6 +109,7 @@ class Settings:
     max_params_bytes: int = _setting("max_params_bytes", 10 * MEBIBYTE, _whole, "bytes", least=2)
     max_result_bytes: int = _setting("max_result_bytes", 10 * MEBIBYTE, _whole, "bytes", least=4)
     max_output_bytes: int = _setting("max_output_bytes", MEBIBYTE, _whole, "bytes", least=0)
+    max_processes: int | None = _setting("max_processes", None, _optional_whole, "a whole number", least=1)
     template_jobs: int = _setting("template_jobs", 10_000, _whole, "a whole number", least=1)
     template_seconds: float = _setting("template_seconds", 86400.0, _number, "seconds", least=1)
     reload: bool = _setting("reload", sys.flags.dev_mode, _yes_or_no, "true or false")

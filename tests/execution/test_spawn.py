@@ -112,6 +112,7 @@ async def test_close_ends_a_standby_that_does_not_listen(spawn: Bench):
 
 
 async def test_a_job_imports_little_beside_its_module(spawn: Bench):
+    """D15"""
     ended = await spawn.run(light_jobs.modules)
 
     assert isinstance(ended.outcome, Succeeded)

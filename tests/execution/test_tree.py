@@ -156,7 +156,7 @@ def test_a_sweep_leaves_strangers_alone(start: Start, token):
 
 
 def test_a_sweep_spares_the_caller_and_its_ancestors(start: Start):
-    code = "import os, sys; sys.path[:0] = {path!r}; from asyncjobs.execution.inside import tree; print(tree.sweep('mine'))"
+    code = "import sys; sys.path[:0] = {path!r}; from asyncjobs.execution.inside import tree; print(tree.sweep('mine'))"
     caller = start(code.format(path=sys.path), ASYNCJOBS_PROCESS="mine.1")
 
     assert first_line(caller) == "0"

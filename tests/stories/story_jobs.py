@@ -188,3 +188,46 @@ def not_a_job() -> None:
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+@job(max_workers=4, isolation="inline")
+async def note_one(folder: Path, seconds: float = 0.05) -> None:
+    await note_running(folder, seconds)
+
+
+@job(max_workers=4, isolation="inline")
+async def note_other(folder: Path, seconds: float = 0.05) -> None:
+    await note_running(folder, seconds)
+
+
+async def note_running(folder: Path, seconds: float) -> None:
+    """Note how many of these run at this moment."""
+    mark = folder / f"running-{current_job().id}"
+    mark.touch()
+    with (folder / "counts").open("a") as counts:
+        counts.write(f"{len(list(folder.glob('running-*')))}\n")
+    await asyncio.sleep(seconds)
+    mark.unlink()
+
+
+@job
+def leave_a_daemon() -> None:
+    import subprocess
+
+    subprocess.Popen(["sleep", "600"], start_new_session=True)
+
+
+@job(memory_limit=100 * 1024 * 1024)
+def take_much_memory() -> int:
+    return len(bytearray(400 * 1024 * 1024))
+
+
+@job
+def say_how_far(files: int) -> None:
+    import logging
+
+    logging.getLogger("files").info("counting")
+    for number in range(files):
+        current_job().progress(number + 1, files, unit="files", phase="reading")
+    current_job().update_details({"last": files})
+    print("done")

@@ -26,13 +26,15 @@ from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
 from asyncjobs.engine.liveness import Liveness, this_process
 from asyncjobs.engine.notes import NoteWriter
+from asyncjobs.engine.slots import Slots
 from asyncjobs.engine.worker import Surroundings, Worker
-from asyncjobs.errors import EngineError, NestedEngine, StoreError, UnknownJobName
+from asyncjobs.errors import DefinitionError, EngineError, InvalidOptions, NestedEngine, StoreError, UnknownJobName
 from asyncjobs.execution import NotStarted, Runner
 from asyncjobs.execution.environments import BuildFinished, BuildStarted, Environments, Wanted, default_folder
 from asyncjobs.execution.inline import InlineRunner
 from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.job import EngineRecord, Job
+from asyncjobs.options import MOST_WORKERS, checked_int
 from asyncjobs.settings import Settings
 from asyncjobs.supervision import supervise
 from asyncjobs.telemetry import (
@@ -181,6 +183,7 @@ class JobEngine(JobClient):
             interruption_budget=self.settings.interruptions,
             emit=self._emit,
             notes=notes,
+            slots=Slots(self.settings.max_processes),
             claim_failed=self._liveness.doubt,
         )
         self._workers = {
@@ -290,6 +293,20 @@ class JobEngine(JobClient):
             folder = str(build.environment.folder)
             self._emit(EnvironmentBuilt(wanted.requirements, folder, build.took.total_seconds()))
 
+    def resize(self, name: str, max_workers: int) -> None:
+        """Run so many jobs of a name at once from now on; what runs beyond that goes on to its end.
+
+        Raises:
+            UnknownJobName: this engine does not run it.
+            InvalidOptions: that is no number of workers.
+        """
+        self._opened_store()
+        try:
+            checked_int("max_workers", max_workers, least=1, most=MOST_WORKERS)
+        except DefinitionError as error:
+            raise InvalidOptions(str(error)) from None
+        self._worker(name).resize(max_workers)
+
     async def prepare(self, *names: str) -> None:
         """Build and start what the first job of these names would have to wait for; of all without any.
 
@@ -302,9 +319,7 @@ class JobEngine(JobClient):
         """
         self._opened_store()
         for name in names or self._workers:
-            if name not in self._workers:
-                raise UnknownJobName(name, list(self._workers))
-            worker = self._workers[name]
+            worker = self._worker(name)
             try:
                 await worker.runner.prepare(worker.definition)
             except NotStarted as error:
@@ -320,6 +335,11 @@ class JobEngine(JobClient):
         """
         environments = self._environments or self._new_environments()
         return len(await environments.prune(unused_for=unused_for))
+
+    def _worker(self, name: str) -> Worker:
+        if name not in self._workers:
+            raise UnknownJobName(name, list(self._workers))
+        return self._workers[name]
 
     # --- what a client leaves to its engine -----------------------------------------------------
 

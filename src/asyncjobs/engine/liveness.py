@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from asyncjobs.engine.worker import attempt_record
+from asyncjobs.engine.records import attempt_record
 from asyncjobs.execution.inside import tree
 from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.model.outcome import Interrupted, ProcessReport, decide

@@ -24,17 +24,16 @@ from msgspec.structs import replace
 
 from asyncjobs.definition import JobDefinition
 from asyncjobs.engine.notes import AttemptNotes, NoteWriter
+from asyncjobs.engine.records import attempt_record
+from asyncjobs.engine.slots import Slots
 from asyncjobs.errors import StoreError
 from asyncjobs.execution import Asked, Ended, NotStarted, Runner
 from asyncjobs.model.job import Attempt, Job, JobStatus
 from asyncjobs.model.outcome import (
-    OUTCOME_NAMES,
     Canceled,
     Crashed,
     Interrupted,
     Outcome,
-    ProcessReport,
-    Succeeded,
     Transition,
     backoff,
     decide,
@@ -81,6 +80,7 @@ class Surroundings:
     interruption_budget: int
     emit: Callable[[Event], None]
     notes: NoteWriter
+    slots: Slots
     claim_failed: Callable[[], None]
     """Told when a claim's answer was lost: it may have taken jobs that nobody holds now."""
 
@@ -93,12 +93,22 @@ class Worker:
     runner: Runner
     around: Surroundings
     running: dict[tuple[str, int], Running] = field(default_factory=dict)
+    max_workers: int = 0
     _busy: int = 0
     _pause: float = 0.0
     _claim_at: float = 0.0
     _stopping: bool = False
     _wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     _stuck: set[asyncio.Future[None]] = field(default_factory=set[asyncio.Future[None]])
+
+    def __post_init__(self) -> None:
+        """Begin with the slots of the definition."""
+        self.max_workers = self.definition.max_workers
+
+    def resize(self, max_workers: int) -> None:
+        """Run so many at once from now on; what runs beyond that goes on."""
+        self.max_workers = max_workers
+        self.wake()
 
     def wake(self) -> None:
         """Look for due jobs now."""
@@ -129,26 +139,34 @@ class Worker:
                 # Cleared before claiming, not after: a job announced in between must still wake us.
                 self._wakeup.clear()
                 await self._sleep(self._claim_at - asyncio.get_running_loop().time())
-                free = self.definition.max_workers - self._busy
                 due: datetime | None = None
-                if free > 0 and not self._stopping:
-                    claimed, due = await self._claim(free)
-                    for each in claimed:
-                        self._start(each, attempts)
-                if self._busy < self.definition.max_workers:
+                starved = False
+                if (wanted := self.max_workers - self._busy) > 0 and not self._stopping:
+                    free = self.around.slots.take(wanted, wake=self.wake)
+                    starved = free < wanted
+                    if free:
+                        claimed, due = await self._claim(free)
+                        for each in claimed:
+                            self._start(each, attempts)
+                if self._busy < self.max_workers and not starved:
                     await self._wait(self._seconds_until(due))
                 else:
                     await self._wait(None)
 
     async def _claim(self, free: int) -> tuple[tuple[Claimed, ...], datetime | None]:
+        unused = free
         try:
             claim = await self.around.store.claim(
                 self.definition.name, limit=free, engine_id=self.around.engine_id, now=datetime.now(UTC)
             )
+            unused = free - len(claim.claimed)
         except StoreError as error:
             self.around.claim_failed()
             self.around.emit(TaskCrashed(task=f"claim of {self.definition.name}", error=error, final=False))
             return (), datetime.now(UTC) + timedelta(seconds=1)
+        finally:
+            if unused:
+                self.around.slots.give_back(unused)
         return claim.claimed, claim.next_run_at
 
     def _seconds_until(self, due: datetime | None) -> float | None:
@@ -235,6 +253,7 @@ class Worker:
     def _free_slot(self) -> bool:
         self._busy -= 1
         self._wakeup.set()
+        self.around.slots.give_back(1)
         return True
 
     async def _run(self, held: Running, env: dict[str, str]) -> Ended:
@@ -325,44 +344,6 @@ class Worker:
             retried = replace(job, retry_count=transition.retry_count)
             self.around.emit(JobRetryScheduled(retried, transition.error, transition.run_at or job.run_at))
             self.wake()  # so that the timer is set to it
-
-
-def attempt_record(
-    job: Job,
-    outcome: Outcome,
-    transition: Transition,
-    *,
-    process: ProcessReport,
-    engine_id: str,
-    host: str,
-    now: datetime,
-) -> Attempt:
-    """Return the row that an attempt leaves behind."""
-    return Attempt(
-        job_id=job.id,
-        attempt=job.attempt,
-        outcome=OUTCOME_NAMES[type(outcome)],
-        reason=_reason(outcome, process),
-        started_at=job.started_at or now,
-        finished_at=now,
-        engine_id=engine_id,
-        host=host,
-        pid=process.pid,
-        exit_code=process.exit_code,
-        signal=process.signal,
-        error=transition.error,
-        peak_rss=process.peak_rss,
-        cpu_time=process.cpu_time,
-    )
-
-
-def _reason(outcome: Outcome, process: ProcessReport) -> str | None:
-    """Say in words how the attempt ended, where its outcome does not."""
-    words = [] if isinstance(outcome, Succeeded) else [getattr(outcome, "reason", None)]
-    words.append(process.limit)
-    if process.leftovers:
-        words.append(f"processes that it had left running were killed: {process.leftovers}")
-    return "; ".join(filter(None, words)) or None
 
 
 def _retry_after(job: Job, outcome: Outcome) -> timedelta:

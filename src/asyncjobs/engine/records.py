@@ -1,0 +1,46 @@
+"""The row that an attempt leaves behind, whoever ends it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from asyncjobs.model.job import Attempt, Job
+from asyncjobs.model.outcome import OUTCOME_NAMES, Outcome, ProcessReport, Succeeded, Transition
+
+
+def attempt_record(
+    job: Job,
+    outcome: Outcome,
+    transition: Transition,
+    *,
+    process: ProcessReport,
+    engine_id: str,
+    host: str,
+    now: datetime,
+) -> Attempt:
+    """Return the row that an attempt leaves behind."""
+    return Attempt(
+        job_id=job.id,
+        attempt=job.attempt,
+        outcome=OUTCOME_NAMES[type(outcome)],
+        reason=_reason(outcome, process),
+        started_at=job.started_at or now,
+        finished_at=now,
+        engine_id=engine_id,
+        host=host,
+        pid=process.pid,
+        exit_code=process.exit_code,
+        signal=process.signal,
+        error=transition.error,
+        peak_rss=process.peak_rss,
+        cpu_time=process.cpu_time,
+    )
+
+
+def _reason(outcome: Outcome, process: ProcessReport) -> str | None:
+    """Say in words how the attempt ended, where its outcome does not."""
+    words = [] if isinstance(outcome, Succeeded) else [getattr(outcome, "reason", None)]
+    words.append(process.limit)
+    if process.leftovers:
+        words.append(f"processes that it had left running were killed: {process.leftovers}")
+    return "; ".join(filter(None, words)) or None

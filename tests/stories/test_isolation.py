@@ -1,0 +1,182 @@
+"""How jobs are kept apart, as a user sees it: in records, logs, progress, slots and environments."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import story_jobs
+from story_environments import absent, newer, older
+
+from asyncjobs import EnvironmentFailed, InvalidOptions, JobEngine, JobFailed, UnknownJobName, job
+from asyncjobs.execution.inside import tree
+from asyncjobs.telemetry import EnvironmentBuilding, EnvironmentBuilt, ForkUnsafe
+
+Start = Callable[..., Awaitable[JobEngine]]
+PROCESSES = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
+
+
+def most_at_once(folder: Path) -> int:
+    return max(map(int, (folder / "counts").read_text().split()))
+
+
+@PROCESSES
+async def test_progress_details_and_logs_are_stored(start: Start, isolation: str) -> None:
+    """D18."""
+    engine = await start(isolation=isolation)
+
+    handle = await engine.submit(story_jobs.say_how_far, 500)
+    await handle.result(timeout=30)
+
+    progress = await handle.progress()
+    said = [(chunk.stream, chunk.text) async for chunk in handle.logs()]
+    assert progress is not None
+    assert (progress.completed, progress.total, progress.unit, progress.phase) == (500, 500, "files", "reading")
+    assert progress.details == {"last": 500}
+    assert sorted(said) == [("stderr", "INFO files: counting\n"), ("stdout", "done\n")]
+
+
+@PROCESSES
+async def test_an_attempt_tells_what_it_used_and_which_limit_it_met(start: Start, isolation: str) -> None:
+    engine = await start(isolation=isolation)
+
+    handle = await engine.submit(story_jobs.take_much_memory)
+    with pytest.raises(JobFailed, match="MemoryError"):
+        await handle.result(timeout=30)
+
+    [attempt] = (await handle.job()).attempts
+    assert attempt.reason == f"memory limit of {100 * 1024 * 1024} bytes reached"
+    assert attempt.pid is not None
+    assert attempt.peak_rss is not None
+    assert attempt.cpu_time is not None
+
+
+@PROCESSES
+async def test_processes_that_a_job_left_running_are_killed_and_counted(start: Start, isolation: str) -> None:
+    """F22."""
+    engine = await start(isolation=isolation)
+
+    handle = await engine.submit(story_jobs.leave_a_daemon)
+    await handle.result(timeout=30)
+
+    [attempt] = (await handle.job()).attempts
+    assert (attempt.outcome, attempt.reason) == (
+        "succeeded",
+        "processes that it had left running were killed: 1",
+    )
+
+
+async def test_nothing_is_started_for_a_name_before_its_first_job(engine: JobEngine) -> None:
+    """D16."""
+    import os
+
+    assert [each for each in tree.descendants(os.getpid()) if each.ppid == os.getpid()] == []
+    assert len(engine.health.names) > 10
+
+
+async def test_an_engine_runs_no_more_at_once_than_its_processes(start: Start, tmp_path: Path) -> None:
+    """D17."""
+    engine = await start(max_processes=3)
+
+    calls = [each.bind(tmp_path) for _ in range(10) for each in (story_jobs.note_one, story_jobs.note_other)]
+    for handle in await engine.submit_many(calls):
+        await handle.result(timeout=30)
+
+    assert most_at_once(tmp_path) == 3
+
+
+async def test_a_busy_name_does_not_keep_another_out_of_the_last_slot(start: Start, tmp_path: Path) -> None:
+    """D17."""
+    engine = await start(max_processes=1)
+    busy = await engine.submit_many([story_jobs.note_one.bind(tmp_path) for _ in range(40)])
+
+    await (await engine.submit(story_jobs.note_other, tmp_path)).result(timeout=30)
+
+    assert (await busy[-1].job()).attempt == 0
+
+
+async def test_the_slots_of_a_name_are_changed_while_it_works(engine: JobEngine, tmp_path: Path) -> None:
+    """D17."""
+    engine.resize("note_one", 1)
+    for handle in await engine.submit_many([story_jobs.note_one.bind(tmp_path, 0.01) for _ in range(5)]):
+        await handle.result(timeout=30)
+    before = most_at_once(tmp_path)
+
+    engine.resize("note_one", 3)
+    for handle in await engine.submit_many([story_jobs.note_one.bind(tmp_path) for _ in range(9)]):
+        await handle.result(timeout=30)
+
+    assert (before, most_at_once(tmp_path)) == (1, 3)
+
+
+async def test_slots_are_changed_to_a_number_of_a_known_name_only(engine: JobEngine) -> None:
+    with pytest.raises(InvalidOptions, match="max_workers must be a whole number from 1"):
+        engine.resize("note_one", 0)
+    with pytest.raises(UnknownJobName):
+        engine.resize("nobody", 1)
+
+
+async def test_prepare_starts_the_template_ahead(engine: JobEngine) -> None:
+    import os
+
+    await engine.prepare("add")
+
+    assert len([each for each in tree.descendants(os.getpid()) if each.ppid == os.getpid()]) == 1
+    assert await (await engine.submit(story_jobs.add, 1)).result(timeout=30) == 3
+
+
+async def test_a_module_that_can_not_be_forked_is_named_in_one_event(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "story_threads.py").write_text(
+        "import threading\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+        "def work() -> int: return threading.active_count()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import story_threads  # type: ignore[import-not-found]
+
+    definition = job(isolation="fork")(story_threads.work)
+    engine = await start(jobs=[definition])
+    warnings: list[ForkUnsafe] = []
+    engine.subscribe(lambda event: warnings.append(event) if isinstance(event, ForkUnsafe) else None)
+
+    for handle in await engine.submit_many([definition.bind(), definition.bind()]):
+        assert await handle.result(timeout=30) == 2
+
+    assert warnings == [ForkUnsafe("story_threads", "has 2 threads after its import")]
+
+
+@pytest.mark.network
+@PROCESSES
+async def test_two_jobs_of_one_engine_use_two_versions_of_a_package(
+    start: Start, tmp_path: Path, isolation: str
+) -> None:
+    """D25, D30."""
+    engine = await start(jobs=[older, newer], isolation=isolation, environments=str(tmp_path / "environments"))
+    events: list[object] = []
+    engine.subscribe(events.append)
+
+    one, other = await engine.submit(older), await engine.submit(newer)
+
+    assert [await one.result(timeout=120), await other.result(timeout=120)] == ["0.6.1", "0.7.2"]
+    assert sum(isinstance(each, EnvironmentBuilding) for each in events) == 2
+    assert sum(isinstance(each, EnvironmentBuilt) for each in events) == 2
+
+
+@pytest.mark.network
+async def test_an_environment_that_can_not_be_built_fails_its_job_in_uvs_words_and_no_other(
+    start: Start, tmp_path: Path
+) -> None:
+    """D30."""
+    engine = await start(jobs=[absent, story_jobs.add], environments=str(tmp_path / "environments"))
+
+    failing, other = await engine.submit(absent), await engine.submit(story_jobs.add, 1)
+
+    assert await other.result(timeout=30) == 3
+    with pytest.raises(JobFailed, match="no-package-has-this-name-of-ours was not found"):
+        await failing.result(timeout=120)
+    assert (await failing.job()).attempt == 1
+    with pytest.raises(EnvironmentFailed, match="no-package-has-this-name-of-ours"):
+        await engine.prepare("absent")
