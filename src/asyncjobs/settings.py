@@ -89,8 +89,8 @@ class Settings:
     Times are seconds, sizes bytes. `timeout` None means jobs have no time limit of their own;
     `max_processes` is how many attempts an engine runs at once over all names, None as many as their
     `max_workers` allow. `allowed_jobs` None allows every name. `jobs` names further dotted functions to
-    register. A template process is replaced after `template_jobs` or `template_seconds`, and when the files it has imported
-    change where `reload` is set (by default in Python's development mode); a warm one after
+    register. A template process is replaced after `template_jobs` or `template_seconds`, and when the
+    files it has imported change where `reload` is set (by default in Python's development mode); a warm one after
     `reuse_jobs`, `reuse_seconds`, or when it has grown by `reuse_growth_bytes`. `environments` is the
     folder of those that jobs ask for, None the user's cache.
 
