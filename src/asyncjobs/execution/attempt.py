@@ -93,9 +93,14 @@ class ProcessAttempt:
             result_limit=self._settings.max_result_bytes,
             stays=self._stays,
         )
-        process.capture.listen(self._notes.output, limit=self._settings.max_output_bytes if limit is None else limit)
-        process.channel.send(request, on_note=lambda header: take_note(header, self._notes))
-        process.runs += 1
+        process.send(
+            request,
+            on_note=lambda header: take_note(header, self._notes),
+            output=self._notes.output,
+            limit=self._settings.max_output_bytes if limit is None else limit,
+        )
+        if self._stays:
+            process.channel.listen()
         if self._deadline is not None:
             seconds = max(0.0, self._deadline - asyncio.get_running_loop().time())
             process.keep_deadline(seconds, grace=self._job.kill_grace)
@@ -122,6 +127,7 @@ class ProcessAttempt:
     def _settled(self) -> Outcome | None:
         """Return the outcome that was decided from outside, or None when the process itself has news."""
         process = self._process
+        process.channel.drain()
         if process.channel.reply is not None or process.channel.problem is not None or process.ended.done():
             return None
         if self._asked.done() and not self._asked.cancelled():

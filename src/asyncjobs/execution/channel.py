@@ -18,7 +18,6 @@ from asyncjobs.execution.inside.wire import CHUNK, Decoder, Frame, FrameError
 NOTE = b'{"note"'
 """How the header of a note begins."""
 LONGEST_TAIL = 4096
-_FIRST_LOOK = 0.02
 _LAST_READS = 32  # of a pipe, once its process is over: a stranger that still writes is not waited for
 
 
@@ -55,7 +54,6 @@ class Channel:
         It goes as fast as the other side takes it; what that never takes shows in `unread`.
         """
         self._on_note = on_note
-        self._listen(True)
         self._unsent = memoryview(data)
         self._writable()
         if self._unsent:
@@ -97,17 +95,17 @@ class Channel:
                 pass  # the other side was faster
         self._socket.close()
 
+    def listen(self) -> None:
+        """Have the loop read what comes, as it comes."""
+        if self._open and not self._listening and not self.ended:
+            self._listening = True
+            self._loop.add_reader(self._socket.fileno(), self._readable)
+
     def _readable(self) -> None:
         self._read()
-        if self.ended or self.problem or self.reply is not None:
-            self._listen(False)
-
-    def _listen(self, wanted: bool) -> None:
-        if wanted and not self._listening:
-            self._loop.add_reader(self._socket.fileno(), self._readable)
-        elif self._listening and not wanted:
+        if self.ended or self.problem:
+            self._listening = False
             self._loop.remove_reader(self._socket.fileno())
-        self._listening = wanted
 
     def _read(self) -> bool:
         """Read one piece; return whether there may be another."""
@@ -164,27 +162,25 @@ class Capture:
     """What a process writes to its stdout and stderr.
 
     Of an attempt's output the head and the tail are kept, half of `limit` bytes each; what is between
-    them is counted. Outside an attempt only the end of stderr is kept. The loop looks at the pipes once
-    an attempt has gone on for a moment; most are over before, and what they printed is read then.
+    them is counted. Outside an attempt only the end of stderr is kept.
     """
 
     def __init__(self, stdout: int, stderr: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._output: Callable[[str, str], None] | None = None
         self._stderr_tail = b""
-        self._watching: asyncio.TimerHandle | None = None
-        self._watched = False
+        self._listening = False
         self._begin(0)
         self._descriptors = {"stdout": stdout, "stderr": stderr}
         for descriptor in self._descriptors.values():
             os.set_blocking(descriptor, False)
 
-    def watch(self) -> None:
-        """Have the loop read what is printed, as it is printed."""
-        self._watching = None
-        self._watched = True
-        for stream, descriptor in self._descriptors.items():
-            self._loop.add_reader(descriptor, self._read, stream)
+    def listen(self) -> None:
+        """Have the loop read what is printed, as it is printed; without that it is read at the end."""
+        if not self._listening:
+            self._listening = True
+            for stream, descriptor in self._descriptors.items():
+                self._loop.add_reader(descriptor, self._read, stream)
 
     def _begin(self, limit: int) -> None:
         self._decoders: dict[str, codecs.IncrementalDecoder] = {}
@@ -199,19 +195,14 @@ class Capture:
         """The last of what was written to stderr."""
         return self._stderr_tail.decode("utf-8", "replace").strip()
 
-    def listen(self, output: Callable[[str, str], None], *, limit: int) -> None:
-        """Hand every piece of text to `output` from now on: an attempt begins."""
+    def begin_attempt(self, output: Callable[[str, str], None], *, limit: int) -> None:
+        """Hand every piece of text to `output` from now on."""
         self._stderr_tail = b""
         self._begin(limit)
         self._output = output
-        if not self._watched:
-            self._watching = self._loop.call_later(_FIRST_LOOK, self.watch)
 
     def end_attempt(self) -> None:
         """Read what is there, and hand over the tail."""
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
         for stream in ("stdout", "stderr"):
             for _ in range(_LAST_READS):
                 if not self._read(stream):
@@ -280,7 +271,7 @@ class Capture:
     def _close(self, stream: str) -> None:
         descriptor = self._descriptors.pop(stream, None)
         if descriptor is not None:
-            if self._watched:
+            if self._listening:
                 self._loop.remove_reader(descriptor)
             os.close(descriptor)
 

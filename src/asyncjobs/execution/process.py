@@ -15,6 +15,7 @@ from asyncjobs.execution.channel import Capture, Channel
 if TYPE_CHECKING:
     from asyncjobs.execution.templates import Template
 
+FIRST_LOOK = 0.02
 KILL_BOUND = 5.0
 """Seconds in which a killed process is expected to be gone."""
 
@@ -56,6 +57,7 @@ class JobProcess:
         self.swept = 0
         self.runs = 0
         self.first_rss: int | None = None
+        self._listening: asyncio.TimerHandle | None = None
         self.killed = self.late = self.orphaned = False
         self.refused: str | None = None
         self.news: asyncio.Future[None] = loop.create_future()
@@ -93,6 +95,23 @@ class JobProcess:
         if not self.news.done():
             self.news.set_result(None)
 
+    def send(
+        self, request: bytes, *, on_note: Callable[[bytes], None], output: Callable[[str, str], None], limit: int
+    ) -> None:
+        """Send a request. The loop listens once the attempt has gone on for a moment.
+
+        Most are over before that: what they have said and printed is read at their end, at half the price.
+        A warm process is listened to at once, since it has no end.
+        """
+        self.runs += 1
+        self.capture.begin_attempt(output, limit=limit)
+        self.channel.send(request, on_note=on_note)
+        self._listening = asyncio.get_running_loop().call_later(FIRST_LOOK, self._listen)
+
+    def _listen(self) -> None:
+        self.channel.listen()
+        self.capture.listen()
+
     def over(self, news: dict[str, Any]) -> None:
         """Note how the process ended, as its template has reported it."""
         self.pid = news["pid"]
@@ -123,6 +142,8 @@ class JobProcess:
 
     def again(self) -> None:
         """Make ready for the next request, the last one's reply being read."""
+        if self._listening is not None:
+            self._listening.cancel()
         self.channel.forget_reply()
         self.used = asyncio.get_running_loop().time()
         self.news = asyncio.get_running_loop().create_future()
@@ -160,5 +181,7 @@ class JobProcess:
 
     def close(self) -> None:
         """Read what was printed, and close the channel and the pipes; twice is once."""
+        if self._listening is not None:
+            self._listening.cancel()
         self.channel.close()
         self.capture.close()

@@ -115,7 +115,7 @@ class Template(asyncio.SubprocessProtocol):
         near.setblocking(False)
         template._control = near
         template._capture = Capture(*readers)
-        template._capture.watch()
+        template._capture.listen()
         template._loop.add_reader(near.fileno(), template._readable)
         template._send({"setup": None, **(json.loads(recipe.target) if recipe.target else {})})
         return template
