@@ -127,7 +127,8 @@ class ProcessAttempt:
     def _settled(self) -> Outcome | None:
         """Return the outcome that was decided from outside, or None when the process itself has news."""
         process = self._process
-        process.channel.drain()
+        if process.channel.reply is None:
+            process.channel.drain()
         if process.channel.reply is not None or process.channel.problem is not None or process.ended.done():
             return None
         if self._asked.done() and not self._asked.cancelled():

@@ -40,7 +40,7 @@ class Channel:
         self._on_note: Callable[[bytes], None] | None = None
         self._unsent = memoryview(b"")
         self._open = True
-        self._listening = self._waits_to_write = False
+        self.listening = self._waits_to_write = False
         end.setblocking(False)
 
     @property
@@ -83,7 +83,7 @@ class Channel:
         if not self._open:
             return
         self._open = False
-        if self._listening:
+        if self.listening:
             self._loop.remove_reader(self._socket.fileno())
         if self._waits_to_write:
             self._loop.remove_writer(self._socket.fileno())
@@ -97,14 +97,14 @@ class Channel:
 
     def listen(self) -> None:
         """Have the loop read what comes, as it comes."""
-        if self._open and not self._listening and not self.ended:
-            self._listening = True
+        if self._open and not self.listening and not self.ended:
+            self.listening = True
             self._loop.add_reader(self._socket.fileno(), self._readable)
 
     def _readable(self) -> None:
         self._read()
         if self.ended or self.problem:
-            self._listening = False
+            self.listening = False
             self._loop.remove_reader(self._socket.fileno())
 
     def _read(self) -> bool:

@@ -87,7 +87,8 @@ class JobProcess:
     @property
     def usable(self) -> bool:
         """Whether it waits for a request, as far as can be seen."""
-        self.channel.drain()
+        if not self.channel.listening:
+            self.channel.drain()
         return not (self.ended.done() or self.channel.ended or self.channel.problem or self.channel.reply)
 
     def wake(self, _: object = None) -> None:

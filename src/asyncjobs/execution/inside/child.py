@@ -157,7 +157,7 @@ def _run(request: dict[str, Any], params: str) -> Reply:
         stage = "params"
         arguments = codec.decode_params(function, params)
         stage = "exception"
-        value = _call(function, arguments) if limits is None else _limited(limits, function, arguments)
+        value = call(function, arguments) if limits is None else _limited(limits, function, arguments)
         stage = "result"
         return {"ok": True}, codec.encode_result(function, value, limit=request["result_limit"]), 0
     except finding.FunctionGone as error:
@@ -185,12 +185,13 @@ def _limited(limits: dict[str, Any], function: Callable[..., Any], arguments: di
     kernel = load("limits")
     kernel.apply(**limits)
     try:
-        return _call(function, arguments)
+        return call(function, arguments)
     finally:
         kernel.lift()  # what is to be said of the job needs memory too
 
 
-def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+def call(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+    """Call a job's function; SIGTERM interrupts it meanwhile."""
     ours = _signal.getsignal(_signal.SIGTERM) == _signal.SIG_DFL  # a handler of the user's own wins
     if ours:
         _signal.signal(_signal.SIGTERM, _interrupt)

@@ -136,6 +136,7 @@ class _Template:
         self._select = select
         self._socket = _socket
         self._now = time.monotonic
+        self._rehearse = child.load("rehearsal").rehearse
         self._descriptors: list[int] = []
         self._by_n: dict[int, Process] = {}
         self._by_pid: dict[int, Process] = {}
@@ -244,6 +245,7 @@ class _Template:
             posix.set_inheritable(channel, False)
             self._child.bind_to(self._pid, _signal.SIGKILL)
             self._child.begin_fork()
+            self._rehearse(self._child, channel)
             self._child.serve(channel)
         except BaseException as error:  # nothing may run on as a second template
             self._child.say(f"{type(error).__name__}: {error}")
