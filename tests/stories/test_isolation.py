@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from asyncjobs.telemetry import EnvironmentBuilding, EnvironmentBuilt, ForkUnsaf
 
 Start = Callable[..., Awaitable[JobEngine]]
 PROCESSES = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
+
+
+def children() -> set[int]:
+    """Return the children of this process: those of other tests' fixtures are there before and after."""
+    return {each.pid for each in tree.descendants(os.getpid()) if each.ppid == os.getpid()}
 
 
 def most_at_once(folder: Path) -> int:
@@ -67,11 +73,13 @@ async def test_processes_that_a_job_left_running_are_killed_and_counted(start: S
     )
 
 
-async def test_nothing_is_started_for_a_name_before_its_first_job(engine: JobEngine) -> None:
+async def test_nothing_is_started_for_a_name_before_its_first_job(start: Start) -> None:
     """D16."""
-    import os
+    before = children()
 
-    assert [each for each in tree.descendants(os.getpid()) if each.ppid == os.getpid()] == []
+    engine = await start()
+
+    assert children() - before == set()
     assert len(engine.health.names) > 10
 
 
@@ -118,11 +126,11 @@ async def test_slots_are_changed_to_a_number_of_a_known_name_only(engine: JobEng
 
 
 async def test_prepare_starts_the_template_ahead(engine: JobEngine) -> None:
-    import os
+    before = children()
 
     await engine.prepare("add")
 
-    assert len([each for each in tree.descendants(os.getpid()) if each.ppid == os.getpid()]) == 1
+    assert len(children() - before) == 1
     assert await (await engine.submit(story_jobs.add, 1)).result(timeout=30) == 3
 
 
