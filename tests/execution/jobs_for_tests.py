@@ -525,3 +525,30 @@ def end_by(what: str) -> None:
         sys.exit(0)
     elif what == "crash":
         os._exit(0)
+    elif what == "mute":
+        os.close(1)
+
+
+@job
+def say_from_threads(threads: int) -> None:
+    def say() -> None:
+        barrier.wait()
+        for number in range(20):
+            current_job().progress(number + 1, 20)
+
+    barrier = threading.Barrier(threads)
+    started = [threading.Thread(target=say) for _ in range(threads)]
+    for each in started:
+        each.start()
+    for each in started:
+        each.join()
+
+
+@job
+def say_in_a_copy() -> None:
+    pid = os.fork()
+    if pid == 0:
+        current_job().progress(9)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    current_job().progress(1)

@@ -98,6 +98,23 @@ async def test_a_killed_process_is_reported_too(process: Bench, marks: Path):
     assert ended.process.cpu_time is not None
 
 
+# What the job says
+
+
+async def test_threads_of_a_job_may_say_how_far_it_is(process: Bench):
+    await process.run(jobs.say_from_threads, 8)
+
+    assert process.told[-1].completed == 20
+    assert process.printed["stderr"] == ""
+
+
+async def test_a_copy_that_the_job_forked_says_nothing(process: Bench):
+    ended = await process.run(jobs.say_in_a_copy)
+
+    assert ended.outcome == Succeeded("null")
+    assert [each.completed for each in process.told] == [1]
+
+
 # What the job prints
 
 

@@ -17,6 +17,7 @@ and the dear ones only when they are needed. It runs under other interpreters to
 
 from __future__ import annotations
 
+import _thread
 import faulthandler
 import posix
 import sys
@@ -48,6 +49,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 _own_pid = posix.getpid()
+_loading = _thread.RLock()
 _cancel: Callable[[], object] | None = None  # of the `async def` that runs
 _prctl: Callable[[int, int], object] | None = None
 
@@ -74,22 +76,25 @@ def serve(descriptor: int) -> None:
     """Run what comes over the channel, and end the process; an end-of-file ends it too."""
     global current, channel
     channel = descriptor
-    identity = _identity(channel)
+    identity, output = _identity(channel), [_identity(1), _identity(2)]
     faulthandler.enable(2)  # a segfault then says in the job's stderr where it was
     while True:
         frame = wire.read_frame(channel)
         if frame is None:
-            posix._exit(0 if current is None else min(_finish(), 0))
+            _ = current is None or _finish()
+            posix._exit(0)
         current = request = codec.loads(frame[0].decode())
         header, result, code = _run(request, frame[1].decode())
         _leave_if_forked(code)
-        stays = request["stays"] and header.get("mro", ())[:1] != ["builtins.SystemExit"] and not _leaked_threads()
+        stays = request["stays"] and header.get("mro", ())[:1] != ["builtins.SystemExit"]
+        if stays:
+            stays = output == [_identity(1), _identity(2)] and not load("staying").has_leaked_threads()
         header["stays"] = stays
         header["leftovers"] = _sweep() if stays else _finish()
         if "_asyncjobs_telling" in sys.modules:
             load("telling").tell_now()
         if request["stays"]:
-            header["pid"], (header["rss"], header["cpu"]) = _own_pid, _used()
+            header["pid"], (header["rss"], header["cpu"]) = _own_pid, load("staying").used()
         if _identity(channel) != identity:
             say("the job closed its control channel, so its end can't be reported")
             posix._exit(1)
@@ -351,29 +356,6 @@ def _reap() -> None:
         return
 
 
-def _leaked_threads() -> bool:
-    """Return whether a job has left a thread that would keep the interpreter alive."""
-    threading: Any = sys.modules.get("threading")
-    if threading is None:
-        return False
-    return any(each is not threading.main_thread() and not each.daemon for each in threading.enumerate())
-
-
-_cpu_before = 0.0
-
-
-def _used() -> tuple[int, float]:
-    """Return the most memory used so far, in bytes, and the seconds of CPU since the last request."""
-    global _cpu_before
-    import resource
-
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    below = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = own.ru_utime + own.ru_stime + below.ru_utime + below.ru_stime
-    used, _cpu_before = cpu - _cpu_before, cpu
-    return own.ru_maxrss * (1024 if LINUX else 1), used
-
-
 def _identity(descriptor: int) -> tuple[int, int] | None:
     try:
         status = posix.fstat(descriptor)
@@ -385,8 +367,9 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
 def load(name: str, folder: str = _FOLDER) -> ModuleType:
     """Import a file of ours by its path, under a name that no module of the user's has."""
     full_name = "_asyncjobs_" + name
-    module = sys.modules.get(full_name)
-    if module is None:
+    with _loading:  # a job's threads may come here at once
+        if full_name in sys.modules:
+            return sys.modules[full_name]
         module = type(sys)(full_name)
         module.__file__ = f"{folder}{name}.py"
         sys.modules[full_name] = module
@@ -395,4 +378,4 @@ def load(name: str, folder: str = _FOLDER) -> ModuleType:
         except BaseException:
             del sys.modules[full_name]
             raise
-    return module
+        return module
