@@ -133,8 +133,11 @@ def kill_descendants(pid: int, *, keep: Collection[int] = ()) -> int:
 
 
 def kill_orphans(pid: int, *, spared: Collection[int]) -> int:
-    """Kill the children of a process, but for those in `spared`, with all below them; return how many."""
-    killed: set[int] = set()
+    """Kill the children of a process, but for those in `spared`, with all below them; return how many.
+
+    It waits until they are gone, at most for a second.
+    """
+    killed: dict[int, Process] = {}
     while True:
         roots = [
             each
@@ -142,12 +145,13 @@ def kill_orphans(pid: int, *, spared: Collection[int]) -> int:
             if each.ppid == pid and not each.dead and each.pid not in spared and each.pid not in killed
         ]
         if not roots:
+            _wait_for(killed.values(), seconds=1.0)
             return len(killed)
         for root in roots:
             send(root, signal.SIGSTOP)
         found = [each for root in roots for each in (root, *_stop_descendants(root.pid, ()))]
         _kill_all(found)
-        killed.update(each.pid for each in found)
+        killed.update((each.pid, each) for each in found)
 
 
 def sweep(token: str, *, seconds: float = 5.0) -> int:
@@ -217,6 +221,14 @@ def _kill_all(processes: list[Process]) -> None:
     # lets go on (SIGHUP, SIGCONT); by then they must have their SIGKILL.
     for each in reversed(processes):
         send(each, signal.SIGKILL)
+
+
+def _wait_for(processes: Iterable[Process], *, seconds: float) -> None:
+    """Wait until all of these are over."""
+    deadline = time.monotonic() + seconds
+    for each in processes:
+        while is_alive(each.pid, each.started) and time.monotonic() < deadline:
+            time.sleep(0.0005)
 
 
 def _descendants(roots: set[int]) -> list[Process]:
