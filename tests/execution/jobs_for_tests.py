@@ -530,6 +530,11 @@ def end_by(what: str) -> None:
 
 
 @job
+def print_unfinished(text: str) -> None:
+    print(text, end="")
+
+
+@job
 def say_from_threads(threads: int) -> None:
     def say() -> None:
         barrier.wait()
@@ -552,3 +557,11 @@ def say_in_a_copy() -> None:
         os._exit(0)
     os.waitpid(pid, 0)
     current_job().progress(1)
+
+
+@job
+def note_limit_at_exit(file: Path) -> None:
+    import atexit
+    import resource
+
+    atexit.register(lambda: file.write_text(str(resource.getrlimit(resource.RLIMIT_AS)[0])))

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import signal
+from pathlib import Path
 
 import jobs_for_tests as jobs
+import pytest
 from bench import Bench
 
 from asyncjobs import job
@@ -60,11 +64,22 @@ async def test_a_job_has_so_many_descriptors_and_so_much_niceness(process: Bench
 
 
 async def test_without_limits_a_job_has_those_of_its_engine(process: Bench):
-    import os
-    import resource
-
     ended = await process.run(jobs.own_limits)
 
     assert isinstance(ended.outcome, Succeeded)
     mine = [resource.getrlimit(resource.RLIMIT_NOFILE)[0], os.getpriority(os.PRIO_PROCESS, 0)]
     assert json.loads(ended.outcome.result_json) == mine
+
+
+@pytest.mark.parametrize("limits", [{"memory_limit": 100 * MEBIBYTE}, {"cpu_limit": 30}], ids=["memory", "cpu"])
+async def test_a_limit_that_is_over_leaves_the_one_that_was_there(process: Bench, tmp_path: Path, limits):
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    given = 6 * 1024 * MEBIBYTE
+    resource.setrlimit(resource.RLIMIT_AS, (given, before[1]))
+    try:
+        await process.run(job(**limits)(jobs.note_limit_at_exit.function), tmp_path / "limit")
+        await process.runner.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+    assert (tmp_path / "limit").read_text() == str(given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 import jobs_for_tests as jobs
@@ -104,6 +106,30 @@ async def test_output_belongs_to_the_job_that_printed_it(reuse: Bench):
 
     assert first["stdout"] == "line 0\n"
     assert reuse.printed["stdout"] == "line 0\nline 0\nline 1\n"
+
+
+async def test_output_without_a_line_end_belongs_to_the_job_that_printed_it(reuse: Bench):
+    await reuse.run(jobs.print_unfinished, "one")
+    first = dict(reuse.printed)
+    await reuse.run(jobs.print_unfinished, "two")
+
+    assert first["stdout"] == "one"
+    assert reuse.printed["stdout"] == "onetwo"
+
+
+async def test_a_process_is_not_used_again_past_its_deadline(reuse: Bench):
+    """Its template may be about to end it: here the engine's loop sees the reply too late."""
+    warm = await pid_after(reuse)
+    running = asyncio.create_task(reuse.run(light_jobs.nothing, timeout=0.3, kill_grace=0.0))
+    await asyncio.sleep(0)  # the request is sent
+    time.sleep(0.32)
+
+    ended = await running
+    again = await reuse.run(light_jobs.nothing)
+
+    assert (ended.outcome, ended.process.pid) == (Succeeded("null"), warm)
+    assert again.outcome == Succeeded("null")
+    assert again.process.pid != warm
 
 
 async def test_what_a_job_left_running_is_gone_before_the_next(reuse: Bench, marks: Path):

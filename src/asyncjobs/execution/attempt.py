@@ -165,14 +165,18 @@ class ProcessAttempt:
         return await self._ended(outcome, reply, gone=gone)
 
     def _stay(self, reply: Reply) -> Ended:
-        """Leave the process to the next attempt."""
+        """Leave the process to the next attempt.
+
+        Not past the deadline, after a blocked loop: its template may be about to end it, or has.
+        """
         process = self._process
+        self.process_stays = True
         if self._deadline is not None:
             process.keep_deadline(None, grace=0.0)
+            self.process_stays = asyncio.get_running_loop().time() < self._deadline
         process.pid, process.peak_rss = reply.pid, reply.peak_rss
         process.capture.end_attempt()
         process.again()
-        self.process_stays = True
         report = ProcessReport(
             pid=reply.pid,
             peak_rss=reply.peak_rss,

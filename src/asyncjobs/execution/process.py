@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncjobs.execution import NotStarted
 from asyncjobs.execution.channel import Capture, Channel
@@ -20,12 +20,23 @@ KILL_BOUND = 5.0
 """Seconds in which a killed process is expected to be gone."""
 
 
-def open_pipes(ours: ExitStack, theirs: ExitStack) -> tuple[list[int], list[int]]:
-    """Return the reading and the writing ends of two pipes, for stdout and stderr.
+class Ends(NamedTuple):
+    """One side of what connects the engine with a process: a socket, the ends of two pipes."""
+
+    channel: socket.socket
+    stdout: int
+    stderr: int
+
+
+def connected_ends(ours: ExitStack, theirs: ExitStack) -> tuple[Ends, Ends]:
+    """Return the engine's side and the process's; each is closed by its stack.
 
     Raises:
-        OSError: there is no descriptor left; what was opened is closed by the stacks.
+        OSError: there is no descriptor left.
     """
+    near, far = socket.socketpair()
+    ours.callback(near.close)
+    theirs.callback(far.close)
     readers: list[int] = []
     writers: list[int] = []
     for _ in ("stdout", "stderr"):
@@ -34,7 +45,7 @@ def open_pipes(ours: ExitStack, theirs: ExitStack) -> tuple[list[int], list[int]
         theirs.callback(os.close, writer)
         readers.append(reader)
         writers.append(writer)
-    return readers, writers
+    return Ends(near, *readers), Ends(far, *writers)
 
 
 class JobProcess:
@@ -73,16 +84,13 @@ class JobProcess:
         """
         with ExitStack() as ours, ExitStack() as theirs:
             try:
-                near, far = socket.socketpair()
-                ours.callback(near.close)
-                theirs.callback(far.close)
-                readers, writers = open_pipes(ours, theirs)
-                send([far.fileno(), *writers])
+                near, far = connected_ends(ours, theirs)
+                send([far.channel.fileno(), far.stdout, far.stderr])
             except OSError as error:
                 raise NotStarted(f"no process could be started: {error}") from error
             ours.pop_all()
-        self.channel = Channel(near, payload_limit=payload_limit, on_news=self.wake)
-        self.capture = Capture(*readers)
+        self.channel = Channel(near.channel, payload_limit=payload_limit, on_news=self.wake)
+        self.capture = Capture(near.stdout, near.stderr)
 
     @property
     def usable(self) -> bool:

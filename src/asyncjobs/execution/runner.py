@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from asyncjobs.execution import Asked, Ended, Notes, NotStarted
 from asyncjobs.execution.attempt import Order, ProcessAttempt
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from asyncjobs.model.job import Job
     from asyncjobs.settings import Settings
 
-R = TypeVar("R")
 _MOST_STARTS = 4  # for one attempt: processes may die before they have read their request
 
 

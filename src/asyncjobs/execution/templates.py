@@ -24,7 +24,7 @@ from asyncjobs.execution import NotStarted
 from asyncjobs.execution.channel import Capture
 from asyncjobs.execution.inside import tree
 from asyncjobs.execution.inside.wire import CHUNK, Decoder, FrameError, pack
-from asyncjobs.execution.process import KILL_BOUND, JobProcess, open_pipes
+from asyncjobs.execution.process import KILL_BOUND, Ends, JobProcess, connected_ends
 from asyncjobs.threads import in_thread
 
 ANSWER_BOUND = 6.0
@@ -104,23 +104,31 @@ class Template(asyncio.SubprocessProtocol):
         template = cls(recipe, token, payload_limit=payload_limit)
         with ExitStack() as ours, ExitStack() as theirs:
             try:
-                near, far = socket.socketpair()
-                ours.callback(near.close)
-                theirs.callback(far.close)
-                readers, writers = open_pipes(ours, theirs)
-                await template._execute(far.fileno(), *writers)
+                near, far = connected_ends(ours, theirs)
+                await template._execute(far)
             except (OSError, RuntimeError) as error:
                 raise NotStarted(f"no process could be started: {error}") from error
             ours.pop_all()
-        near.setblocking(False)
-        template._control = near
-        template._capture = Capture(*readers)
-        template._capture.listen()
-        template._loop.add_reader(near.fileno(), template._readable)
+        template._connect(near)
         template._send({"setup": None, **(json.loads(recipe.target) if recipe.target else {})})
         return template
 
-    async def _execute(self, control: int, stdout: int, stderr: int) -> None:
+    def _connect(self, near: Ends) -> None:
+        self._control = near.channel
+        self._control.setblocking(False)
+        self._capture = Capture(near.stdout, near.stderr)
+        self._capture.listen()
+        self._loop.add_reader(self._control.fileno(), self._readable)
+        if self.gone.done():  # it was faster
+            self._disconnect()
+
+    def _disconnect(self) -> None:
+        self._readable()
+        self._loop.remove_reader(self._control.fileno())
+        self._control.close()
+        self._capture.close()
+
+    async def _execute(self, far: Ends) -> None:
         arguments = (*interpreter_options(), "-c", _BOOTSTRAP, "_asyncjobs_template", _FILE)
         try:
             # `create_subprocess_exec` without its streams, which nobody would read.
@@ -128,13 +136,13 @@ class Template(asyncio.SubprocessProtocol):
                 lambda: self,
                 self.recipe.python,
                 *arguments,
-                str(control),
+                str(far.channel.fileno()),
                 str(os.getpid()),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
+                stdout=far.stdout,
+                stderr=far.stderr,
                 env={**self.environ, tree.TOKEN_VARIABLE: self.token},
-                pass_fds=(control,),
+                pass_fds=(far.channel.fileno(),),
                 start_new_session=True,
             )
         except BaseException:
@@ -158,10 +166,7 @@ class Template(asyncio.SubprocessProtocol):
         assert self._transport is not None
         self._transport.close()
         if hasattr(self, "_control"):
-            self._readable()
-            self._loop.remove_reader(self._control.fileno())
-            self._control.close()
-            self._capture.close()
+            self._disconnect()
         if not self.gone.done():
             self.gone.set_result(None)
         for each in list(self._processes.values()):

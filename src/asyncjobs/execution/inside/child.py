@@ -81,7 +81,8 @@ def serve(descriptor: int) -> None:
     while True:
         frame = wire.read_frame(channel)
         if frame is None:
-            _ = current is None or _finish()
+            if current is not None:
+                _finish()
             posix._exit(0)
         current = request = codec.loads(frame[0].decode())
         header, result, code = _run(request, frame[1].decode())
@@ -90,7 +91,7 @@ def serve(descriptor: int) -> None:
         if stays:
             stays = output == [_identity(1), _identity(2)] and not load("staying").has_leaked_threads()
         header["stays"] = stays
-        header["leftovers"] = _sweep() if stays else _finish()
+        header["leftovers"] = _finish(for_good=not stays)
         if "_asyncjobs_telling" in sys.modules:
             load("telling").tell_now()
         if request["stays"]:
@@ -284,10 +285,10 @@ def _leave_if_forked(code: int) -> None:
         _flush_and_exit(code)
 
 
-def _finish() -> int:
-    """Do what the interpreter does at its end, and return how many processes the job left behind."""
+def _finish(*, for_good: bool = True) -> int:
+    """Do what is due at a job's end, and at the interpreter's; return how many processes the job left behind."""
     for module, function in (("threading", "_shutdown"), ("atexit", "_run_exitfuncs")):
-        if module in sys.modules:
+        if for_good and module in sys.modules:
             try:
                 getattr(sys.modules[module], function)()
             except BaseException as error:  # as at a normal end, it is shown and goes no further
@@ -320,8 +321,8 @@ def say(text: str) -> None:
 
 def _sweep() -> int:
     """Kill what descends from this process, and return how many that were; -1 when that went wrong."""
-    if not hasattr(posix, "waitid") or not _has_children():
-        return 0  # on macOS the engine kills the process group
+    if not has_children():
+        return 0  # on macOS the template kills the process group
     # The tracker of multiprocessing ends by itself, after it has cleaned up.
     tracker: Any = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     keep = () if getattr(tracker, "_pid", None) is None else (tracker._pid,)
@@ -329,21 +330,22 @@ def _sweep() -> int:
         killed = load("tree").kill_descendants(_own_pid, keep=keep)
         if keep:
             tracker._stop()
-        _reap()
+        reap()
     except BaseException:  # no memory or descriptor left: the engine will sweep
         return -1
     return killed  # type: ignore[no-any-return]
 
 
-def _has_children() -> bool:
+def has_children() -> bool:
+    """Return whether this process has a child, alive or not yet reaped; False where the kernel does not say."""
     try:
         posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-    except ChildProcessError:
+    except (ChildProcessError, AttributeError):  # macOS has no waitid
         return False
     return True
 
 
-def _reap() -> None:
+def reap() -> None:
     """Wait until the killed are gone, at most for a second."""
     import time
 

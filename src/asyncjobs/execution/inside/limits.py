@@ -11,6 +11,7 @@ import resource
 _PAGE = resource.getpagesize()
 _FORGIVEN = 0.1
 _stands_back = False
+_before: dict[int, int] = {}  # the soft limits that we have found
 
 
 def apply(*, memory: int | None, cpu: float | None, files: int | None, nice: int) -> None:
@@ -35,15 +36,16 @@ def apply(*, memory: int | None, cpu: float | None, files: int | None, nice: int
 
 
 def lift() -> None:
-    """End the limit of memory."""
-    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
-    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    """End the limit of memory, if there was one."""
+    if resource.RLIMIT_AS in _before:
+        resource.setrlimit(resource.RLIMIT_AS, (_before[resource.RLIMIT_AS], resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _lower(kind: int, soft: int) -> None:
-    """Set the soft limit: the hard one can't be raised again, and a warm process must."""
-    hard = resource.getrlimit(kind)[1]
-    resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
+def _lower(kind: int, wanted: int) -> None:
+    """Set the soft limit, never above what it was: the hard one can't be raised again, and a warm process must."""
+    soft, hard = resource.getrlimit(kind)
+    before = _before.setdefault(kind, soft)
+    resource.setrlimit(kind, (wanted if before == resource.RLIM_INFINITY else min(wanted, before), hard))
 
 
 def _mapped() -> int:

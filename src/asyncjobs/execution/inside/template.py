@@ -35,7 +35,6 @@ _FOLDER = __file__[: -len("template.py")]
 _CHILD_MODULE = "_asyncjobs_child"
 _SLACK = 0.05  # after a deadline: the engine is the first to act on it, unless its loop is blocked
 _MOST_DESCRIPTORS = 3 * 32
-_PATIENCE = 1.0  # seconds for what was killed to be gone, before the template ends itself
 _OOM_SCORE = b"500"
 
 
@@ -133,7 +132,8 @@ class _Template:
         self._child = child
         self._control = _socket.socket(fileno=control)
         self._decoder = child.wire.Decoder(0)
-        self._select = select
+        self._poll = select.poll()
+        self._readable = select.POLLIN
         self._socket = _socket
         self._now = time.monotonic
         self._rehearse = child.load("rehearsal").rehearse
@@ -148,13 +148,12 @@ class _Template:
     def serve(self, ready: dict[str, Any]) -> None:
         """Do what the engine says until it is gone."""
         self._listen_to_signals()
-        self._strangers = self._others() if posix_has_children() else set()
+        self._strangers = self._others() if self._child.has_children() else set()
         self._say(ready)
-        poll = self._select.poll()
-        poll.register(self._control.fileno(), self._select.POLLIN)
-        poll.register(self._wake_in, self._select.POLLIN)
+        for descriptor in (self._control.fileno(), self._wake_in):
+            self._poll.register(descriptor, self._readable)
         while not self._over:
-            events = poll.poll(self._milliseconds())
+            events = self._poll.poll(self._milliseconds())
             for descriptor, _ in events:
                 if descriptor == self._wake_in:
                     self._note_signals()
@@ -336,28 +335,11 @@ class _Template:
         else:
             for process in self._by_n.values():
                 tree.kill_group(process.pid)
-        until = self._now() + _PATIENCE
-        while self._now() < until:
-            try:
-                if posix.waitpid(-1, posix.WNOHANG)[0] == 0:
-                    self._select.select([], [], [], 0.001)
-            except OSError:
-                break
+        self._child.reap()
         posix._exit(0)
 
     def _tree(self) -> Any:
         return self._child.load("tree")
-
-
-def posix_has_children() -> bool:
-    """Return whether this process has a child, alive or not yet reaped."""
-    try:
-        posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-    except ChildProcessError:
-        return False
-    except AttributeError:  # macOS
-        return False
-    return True
 
 
 def _load_child() -> ModuleType:
