@@ -27,10 +27,10 @@ async def store(tmp_path):
 
 @pytest.fixture
 def turns(store, monkeypatch):
-    """The turns that the store hands to its database, as lists of statements."""
+    """The turns that the store hands to its database."""
     turns = []
     write = store._database.write
-    monkeypatch.setattr(store._database, "write", lambda steps: turns.append([*steps]) or write(steps))
+    monkeypatch.setattr(store._database, "write", lambda turn: turns.append(turn) or write(turn))
     return turns
 
 
@@ -186,7 +186,7 @@ async def test_what_many_attempts_say_at_once_is_one_turn(store, running, heard,
     await heard.writes(*(job for job, _ in begun))
 
     assert len(turns) == 1
-    assert sum(len(step.parameters) for step in turns[0]) == 20 * 3
+    assert sum(len(step.parameters) for part in turns[0].steps for step in part.wanted) == 20 * 3
     assert (await store.progress(begun[7][0].id)).completed == 49
 
 

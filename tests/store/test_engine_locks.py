@@ -32,7 +32,7 @@ def start_engine(store, start_python, tmp_path):
     async def start(script=LIVE):
         holder = start_python(script, tmp_path / "jobs.db")
         assert holder.stdout.readline() == "held\n"
-        await store._write([statements.insert_engine(engine_row(make_engine("engine-b")))], lambda _answers: None)
+        await store._turns.run([statements.insert_engine(engine_row(make_engine("engine-b")))], lambda _answers: None)
         return holder
 
     return start

@@ -8,10 +8,9 @@ import sqlite3
 import pytest
 
 from asyncjobs.model.job import JobStatus
-from asyncjobs.store import Bookmark, JobFilter, note_statements, statements
+from asyncjobs.store import Bookmark, JobFilter, note_statements, sqlite_statements, statements
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.rows import (
-    attempt_row,
     bookmark_row,
     fence_of,
     fenced_row,
@@ -19,16 +18,15 @@ from asyncjobs.store.rows import (
     output_row,
     progress_row,
 )
+from asyncjobs.store.turns import Step, Take
 from builders import (
     FAILED,
     HOUR,
     NOON,
-    make_attempt,
     make_chunk,
     make_id,
     make_progress,
     make_running,
-    make_transition,
 )
 
 NOW = micros(NOON)
@@ -73,11 +71,8 @@ def newest(status=None, before=None, **wanted):
     return statements.newest_jobs(JobFilter(**wanted), status=status, limit=100, before=before)
 
 
-CLAIM = statements.claim_jobs(name="name 1", limit=8, engine_id="engine-a", now=NOW)
-RETRIED = make_transition(JobStatus.PENDING)
-FINISH, HISTORY, STATUS = statements.finish_attempt(
-    fenced=fenced_row(A_JOB, RETRIED, now=NOON), attempt=attempt_row(make_attempt(A_JOB))
-)
+CLAIM = Step(sqlite_statements.CLAIM.sql, [Take("name 1", limit=8, engine_id="engine-a", now=NOW)])
+FINISH = Step(sqlite_statements.FINISH.sql, [fenced_row(A_JOB, FAILED, now=NOON)])
 DELETE_HISTORY, DELETE_OUTPUT, DELETE_PROGRESS, DELETE = statements.delete_final(JobFilter(), limit=500)
 DELETE_OLD_HISTORY, _, _, DELETE_OLD = statements.delete_final(ENDED_IN_THE_PAST, limit=500)
 IDS = '["a", "b"]'
@@ -86,11 +81,14 @@ PLANS = {
     "claim": (CLAIM, "SEARCH waiting USING INDEX jobs_waiting (name=? AND priority=? AND run_at<?)"),
     "claim's update": (CLAIM, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
     "next run_at": (
-        statements.next_run_at(name="name 1"),
+        sqlite_statements.NEXT_RUN_AT.step({"name": "name 1"}),
         "SEARCH jobs USING INDEX jobs_waiting (name=? AND priority=?)",
     ),
     "finish": (FINISH, "SEARCH jobs USING INDEX jobs_id (id=?)"),
-    "status after finish": (STATUS, "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "status after finish": (
+        sqlite_statements.STATUS_NOW.step({"id": "a", "attempt": 1}),
+        "SEARCH jobs USING INDEX jobs_id (id=?)",
+    ),
     "get": (statements.job_by_id("a"), "SEARCH jobs USING INDEX jobs_id (id=?)"),
     "history": (statements.attempts_of("a"), "SEARCH job_attempts USING PRIMARY KEY (job_id=?)"),
     "cancel": (
@@ -211,8 +209,4 @@ def test_nothing_is_sorted_that_an_index_has_in_order(plan, step):
 
 
 def test_the_update_of_a_finish_uses_no_other_index_than_the_ids(plan):
-    fenced = fenced_row(A_JOB, FAILED, now=NOON)
-
-    [update, _history] = statements.finish_attempt(fenced=fenced, attempt=attempt_row(make_attempt(A_JOB)))
-
-    assert plan(update) == ["SEARCH jobs USING INDEX jobs_id (id=?)"]
+    assert plan(FINISH) == ["SEARCH jobs USING INDEX jobs_id (id=?)"]

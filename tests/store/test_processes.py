@@ -9,7 +9,7 @@ from builders import EVERY_JOB, insert, make_job, opened
 
 WRITE_FOR_A_WHILE = """
 import asyncio, os, sys, time
-import asyncjobs.store.sql, asyncjobs.store.dialects
+import asyncjobs.store.sql, asyncjobs.store.sqlite
 from builders import insert, make_id, make_job, opened
 
 async def write(address, number, seconds):
@@ -29,7 +29,7 @@ sys.exit(any([os.wait()[1] for _ in range(writers)]))
 """
 CLAIM_TO_THE_END = """
 import asyncio, os, sys
-import asyncjobs.store.sql, asyncjobs.store.dialects
+import asyncjobs.store.sql, asyncjobs.store.sqlite
 from builders import SUCCEEDED, claim_all, finish, opened
 
 async def work(address, engine_id):

@@ -291,15 +291,13 @@ async def test_saying_nothing_adds_no_statement_to_the_life_of_a_job(store, monk
     """Submit, claim and finish are what they were before there were notes."""
     turns = []
     write = store._database.write
-    monkeypatch.setattr(
-        store._database, "write", lambda steps: turns.append([step.sql for step in steps]) or write(steps)
-    )
+    monkeypatch.setattr(store._database, "write", lambda turn: turns.append(turn) or write(turn))
 
     held = await claim_one(store, inserted=make_job())
     await finish(store, held, SUCCEEDED)
 
-    assert [len(turn) for turn in turns] == [1, 2, 2]
-    assert not any("job_output" in sql or "job_progress" in sql for turn in turns for sql in turn)
+    assert [(len(turn.inserts), len(turn.takes), len(turn.ends)) for turn in turns] == [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    assert not any(turn.steps for turn in turns)
 
 
 async def test_what_was_said_is_there_for_another_process(store, other_store):

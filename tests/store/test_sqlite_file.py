@@ -247,8 +247,8 @@ async def test_another_transaction_that_holds_the_file_for_a_while_is_waited_for
 
 async def test_a_transaction_that_holds_the_file_for_ever_is_an_error_that_says_so(path, monkeypatch):
     """F41"""
-    monkeypatch.setattr("asyncjobs.store.dialects.BUSY_SECONDS", 0.01)
-    monkeypatch.setattr("asyncjobs.store.dialects.LONGEST_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("asyncjobs.store.sqlite.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("asyncjobs.store.sqlite.LONGEST_BUSY_SECONDS", 0.05)
     async with opened(f"sqlite:///{path}") as store:
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")

@@ -5,7 +5,7 @@ import pytest
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import JobStatus
 from asyncjobs.store import Bookmark, open_store
-from asyncjobs.store.statements import Step
+from asyncjobs.store.turns import Step
 from builders import (
     EVERY_JOB,
     SUCCEEDED,
@@ -26,7 +26,7 @@ BREAKS_A_RULE = Step("UPDATE jobs SET name = NULL", [{}])
 
 
 async def write(store, *steps):
-    return await store._write(steps, lambda answers: answers)
+    return await store._turns.run(steps, lambda answers: answers)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ async def test_a_thousand_callers_at_once_each_have_their_own_answer(store):
 async def test_callers_at_once_share_a_transaction(store, monkeypatch):
     turns = []
     write_turn = store._database.write
-    monkeypatch.setattr(store._database, "write", lambda steps: turns.append(len(steps)) or write_turn(steps))
+    monkeypatch.setattr(store._database, "write", lambda turn: turns.append(len(turn)) or write_turn(turn))
 
     await asyncio.gather(*(insert(store, make_job()) for _ in range(500)))
 

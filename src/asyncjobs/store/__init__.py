@@ -222,8 +222,8 @@ def open_store(address: Any, *, synchronous: str) -> Store:
     Raises:
         SettingsError: the address is none, or of a database that is not supported.
     """
-    from asyncjobs.store.dialects import SqliteDatabase
     from asyncjobs.store.sql import SqlStore
+    from asyncjobs.store.sqlite import SqliteDatabase
 
     return SqlStore(SqliteDatabase(sqlite_path(address), synchronous=synchronous))
 

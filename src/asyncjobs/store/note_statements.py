@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from asyncjobs.store.statements import Statement, Step
+from asyncjobs.store.statements import Statement
+from asyncjobs.store.turns import Step
 
 _FENCE = "FROM jobs WHERE id = :job_id AND status = 'RUNNING' AND attempt = :attempt AND engine_id = :engine_id"
 _UNDER_WAY = Statement(f"SELECT 1 {_FENCE}", returns=True)

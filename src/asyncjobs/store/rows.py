@@ -10,6 +10,7 @@ from typing import Any
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, LogChunk, Progress
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import Bookmark, OutputChunk, Submission
+from asyncjobs.store.turns import Row
 
 JOB_COLUMNS = (
     "id",
@@ -35,10 +36,39 @@ JOB_COLUMNS = (
     "params",
     "result",
 )
+NEW_JOB = (*JOB_COLUMNS, "env")
+ENDED = (
+    "id",
+    "attempt",
+    "engine_id",
+    "status",
+    "result",
+    "error",
+    "retry_count",
+    "interruptions",
+    "run_at",
+    "now",
+)
+ATTEMPT_COLUMNS = (
+    "job_id",
+    "attempt",
+    "outcome",
+    "reason",
+    "started_at",
+    "finished_at",
+    "engine_id",
+    "host",
+    "pid",
+    "exit_code",
+    "signal",
+    "error",
+    "peak_rss",
+    "cpu_time",
+)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 LAST_ATTEMPT = 2**31 - 1
-_STATUSES = {str(status): status for status in JobStatus}
+STATUSES = {str(status): status for status in JobStatus}
 
 
 def micros(instant: datetime) -> int:
@@ -77,34 +107,34 @@ def canonical_pair(name: str, value: Any) -> str:
     return f"{key}: {json.dumps(value)}"
 
 
-def submission_row(submission: Submission) -> dict[str, Any]:
-    """Return the parameters that write a new job."""
+def submission_row(submission: Submission) -> Row:
+    """Return the values NEW_JOB of a new job."""
     job = submission.job
-    return {
-        "id": job.id,
-        "name": job.name,
-        "key": job.key,
-        "status": job.status.value,
-        "priority": job.priority,
-        "attempt": job.attempt,
-        "retry_count": job.retry_count,
-        "interruptions": job.interruptions,
-        "engine_id": job.engine_id,
-        "created_at": micros(job.created_at),
-        "run_at": micros(job.run_at),
-        "started_at": None,
-        "finished_at": None,
-        "cancel_requested_at": None,
-        "timeout": job.timeout,
-        "kill_grace": job.kill_grace,
-        "max_retries": job.max_retries,
-        "retry_delay": job.retry_delay,
-        "retry_max_delay": job.retry_max_delay,
-        "error": None,
-        "params": job.params_json,
-        "result": None,
-        "env": json.dumps(submission.env) if submission.env else None,
-    }
+    return (
+        job.id,
+        job.name,
+        job.key,
+        job.status.value,
+        job.priority,
+        job.attempt,
+        job.retry_count,
+        job.interruptions,
+        job.engine_id,
+        micros(job.created_at),
+        micros(job.run_at),
+        None,
+        None,
+        None,
+        job.timeout,
+        job.kill_grace,
+        job.max_retries,
+        job.retry_delay,
+        job.retry_max_delay,
+        None,
+        job.params_json,
+        None,
+        json.dumps(submission.env) if submission.env else None,
+    )
 
 
 def job_from_row(row: tuple[Any, ...], *, attempts: tuple[Attempt, ...] = ()) -> Job:
@@ -137,7 +167,7 @@ def job_from_row(row: tuple[Any, ...], *, attempts: tuple[Attempt, ...] = ()) ->
         id=id_,
         name=name,
         params_json=params,
-        status=_STATUSES[status],
+        status=STATUSES[status],
         result_json=result,
         error=None if error is None else error_from_text(error),
         key=key,
@@ -160,40 +190,40 @@ def job_from_row(row: tuple[Any, ...], *, attempts: tuple[Attempt, ...] = ()) ->
     )
 
 
-def fenced_row(job: Job, transition: Transition, *, now: datetime) -> dict[str, Any]:
-    """Return the parameters that end the attempt which `job` is."""
-    return {
-        "id": job.id,
-        "attempt": job.attempt,
-        "engine_id": job.engine_id,
-        "status": transition.status.value,
-        "result": transition.result_json,
-        "error": None if transition.error is None else error_text(transition.error),
-        "retry_count": transition.retry_count,
-        "interruptions": transition.interruptions,
-        "run_at": None if transition.run_at is None else micros(transition.run_at),
-        "now": micros(now),
-    }
+def fenced_row(job: Job, transition: Transition, *, now: datetime) -> Row:
+    """Return the values ENDED, which end the attempt that `job` is."""
+    return (
+        job.id,
+        job.attempt,
+        job.engine_id,
+        transition.status.value,
+        transition.result_json,
+        None if transition.error is None else error_text(transition.error),
+        transition.retry_count,
+        transition.interruptions,
+        None if transition.run_at is None else micros(transition.run_at),
+        micros(now),
+    )
 
 
-def attempt_row(attempt: Attempt) -> dict[str, Any]:
-    """Return the parameters that write an attempt."""
-    return {
-        "job_id": attempt.job_id,
-        "attempt": attempt.attempt,
-        "outcome": attempt.outcome,
-        "reason": None if attempt.reason is None else _storable(attempt.reason),
-        "started_at": micros(attempt.started_at),
-        "finished_at": micros(attempt.finished_at),
-        "engine_id": attempt.engine_id,
-        "host": attempt.host,
-        "pid": attempt.pid,
-        "exit_code": attempt.exit_code,
-        "signal": attempt.signal,
-        "error": None if attempt.error is None else error_text(attempt.error),
-        "peak_rss": attempt.peak_rss,
-        "cpu_time": attempt.cpu_time,
-    }
+def attempt_row(attempt: Attempt) -> Row:
+    """Return the values ATTEMPT_COLUMNS of an attempt."""
+    return (
+        attempt.job_id,
+        attempt.attempt,
+        attempt.outcome,
+        None if attempt.reason is None else _storable(attempt.reason),
+        micros(attempt.started_at),
+        micros(attempt.finished_at),
+        attempt.engine_id,
+        attempt.host,
+        attempt.pid,
+        attempt.exit_code,
+        attempt.signal,
+        None if attempt.error is None else error_text(attempt.error),
+        attempt.peak_rss,
+        attempt.cpu_time,
+    )
 
 
 def _storable(text: str) -> str:

@@ -1,27 +1,12 @@
-"""The store on SQL: verbs become steps, steps gather into turns.
-
-    insert ─┐
-    finish ─┼─> gathered ──turn──> one transaction ──> each caller's own answer
-    claim  ─┘       (meanwhile the next turn gathers)
-
-One turn runs at a time. It starts at once when there is something to do; whatever is asked for while
-it commits goes into the next one. So a lone submit waits for nobody, and a thousand at once share a
-commit. A turn that fails is rolled back and each caller's part is run again on its own, so that
-everybody sees their own error only.
-"""
+"""The store on SQL: verbs become what a turn carries, and what comes of it becomes their answers."""
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from datetime import datetime
-from enum import IntEnum
-from operator import attrgetter
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from asyncjobs.errors import StoreBusy, StoreError, StoreUnavailable
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, Progress
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import (
@@ -37,8 +22,8 @@ from asyncjobs.store import (
     note_statements,
     statements,
 )
-from asyncjobs.store.dialects import SqliteDatabase
 from asyncjobs.store.rows import (
+    STATUSES,
     attempt_from_row,
     attempt_row,
     bookmark_row,
@@ -56,49 +41,11 @@ from asyncjobs.store.rows import (
     progress_row,
     submission_row,
 )
-from asyncjobs.store.statements import Step
+from asyncjobs.store.sqlite import SqliteDatabase
+from asyncjobs.store.turns import End, Step, Take, Turns
 from asyncjobs.threads import in_thread
 
-T = TypeVar("T")
 Answers = list[list[Any]]
-LARGEST_TURN = 1000
-CLOSE_SECONDS = 5.0
-
-
-class _Rank(IntEnum):
-    """The order within a turn.
-
-    Ends come first, so that a claim can use their slots; submissions come before claims, so that
-    whoever is woken ahead of a submission finds it.
-    """
-
-    END = 0
-    OTHER = 1
-    CLAIM = 2
-
-
-@dataclass(slots=True, eq=False)
-class _Part(Generic[T]):
-    """What one caller adds to a turn, and how the answers to its steps become its own answer."""
-
-    rank: _Rank
-    steps: Sequence[Step]
-    read: Callable[[Answers], T]
-    answer: asyncio.Future[T]
-
-    def take(self, answers: Answers) -> None:
-        """Answer the caller, who may have gone."""
-        if self.answer.done():
-            return
-        try:
-            self.answer.set_result(self.read(answers))
-        except Exception as error:  # a row that can't be read is the business of whoever asked for it
-            self.refuse(StoreError(f"a row can't be read: {type(error).__name__}: {error}"))
-
-    def refuse(self, error: StoreError) -> None:
-        """Tell the caller that nothing came of it."""
-        if not self.answer.done():
-            self.answer.set_exception(error)
 
 
 class SqlStore:
@@ -106,24 +53,17 @@ class SqlStore:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
-        self._gathered: list[_Part[Any]] = []
-        self._wake = asyncio.Event()
-        self._turns: asyncio.Task[None] | None = None
+        self._turns = Turns(database)
 
     async def open(self) -> None:
         """Connect, and create or migrate the schema."""
         await self._database.open()
-        self._turns = asyncio.create_task(self._run_turns(), name="asyncjobs store turns")
+        self._turns.start()
 
     async def close(self) -> None:
         """Finish the turns that were asked for, then disconnect."""
-        turns, self._turns = self._turns, None
         try:
-            if turns is not None:
-                self._wake.set()
-                await asyncio.wait([turns], timeout=CLOSE_SECONDS)
-                turns.cancel()
-                await asyncio.wait([turns])
+            await self._turns.stop()
         finally:
             await self._database.close()
 
@@ -133,10 +73,10 @@ class SqlStore:
         """Write all or none; return the jobs as they are stored."""
         jobs = [each.job for each in submissions]
         keyed = [job for job in jobs if job.key is not None]
-        steps = [statements.insert_jobs([submission_row(each) for each in submissions])]
+        rows = [submission_row(each) for each in submissions]
         if not keyed:
-            return await self._write(steps, lambda _answers: jobs)
-        steps.append(statements.jobs_in_place(keyed))
+            await self._turns.insert(rows)
+            return jobs
 
         def read(answers: Answers) -> list[Job]:
             in_place = [job_from_row(row) for row in answers[1]]
@@ -144,7 +84,7 @@ class SqlStore:
             by_key = {(job.name, job.key): job for job in in_place}
             return [job if job.key is None else by_id.get(job.id) or by_key[job.name, job.key] for job in jobs]
 
-        return await self._write(steps, read)
+        return await self._turns.run([statements.insert_jobs(rows), statements.jobs_in_place(keyed)], read)
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job with its attempts, or None."""
@@ -180,7 +120,7 @@ class SqlStore:
             raise ValueError("params narrow a list down, not what is deleted")
         if _matches_nothing(wanted):
             return 0
-        return await self._write(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[-1][0]))
+        return await self._turns.run(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[-1][0]))
 
     async def settled(self, job_ids: Collection[str]) -> Settled:
         """Return those of the jobs that have ended, and the ids that no job has."""
@@ -196,34 +136,23 @@ class SqlStore:
             statements.ask_running_to_cancel(job_id=job_id, now=micros(now)),
             *_whole_job(job_id),
         ]
-        return await self._write(steps, _read_whole_job)
+        return await self._turns.run(steps, _read_whole_job)
 
     async def retry(self, job_id: str, *, now: datetime) -> Job | None:
         """Make a final job PENDING again."""
         steps = [statements.retry_final(job_id=job_id, now=micros(now)), *_whole_job(job_id)]
-        return await self._write(steps, _read_whole_job)
+        return await self._turns.run(steps, _read_whole_job)
 
     # --- attempts -------------------------------------------------------------------------------
 
     async def claim(self, name: str, *, limit: int, engine_id: str, now: datetime) -> Claim:
         """Take up to `limit` due jobs of `name`."""
-        steps = [
-            statements.claim_jobs(name=name, limit=limit, engine_id=engine_id, now=micros(now)),
-            statements.next_run_at(name=name),
-        ]
-        return await self._write(steps, _read_claim, rank=_Rank.CLAIM)
+        return await self._turns.take(Take(name, limit, engine_id, micros(now)), _read_claim)
 
     async def finish(self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime) -> JobStatus | None:
         """End the attempt that `job` is, if the row still says so."""
-        fenced = fenced_row(job, transition, now=now)
-        steps = statements.finish_attempt(fenced=fenced, attempt=attempt_row(attempt))
-
-        def read(answers: Answers) -> JobStatus | None:
-            if not answers[0][0]:
-                return None
-            return JobStatus(answers[2][0][0]) if transition.status is JobStatus.PENDING else transition.status
-
-        return await self._write(steps, read, rank=_Rank.END)
+        end = End(fenced_row(job, transition, now=now), attempt_row(attempt), transition.status.value)
+        return await self._turns.end(end, _read_status)
 
     async def note(self, job: Job, output: Sequence[OutputChunk], progress: Progress | None) -> bool:
         """Write what the attempt that `job` is has said, if the row still says that it runs."""
@@ -233,7 +162,7 @@ class SqlStore:
         ]
         if progress is not None:
             steps.append(note_statements.put_progress(progress_row(job, progress)))
-        return await self._write(steps, lambda answers: bool(answers[0]))
+        return await self._turns.run(steps, lambda answers: bool(answers[0]))
 
     async def output(self, bookmark: Bookmark, *, limit: int) -> list[OutputChunk]:
         """Return at most `limit` chunks from the bookmark on."""
@@ -261,19 +190,19 @@ class SqlStore:
 
     async def drain(self) -> None:
         """Return once everything that was asked for before has been written, or refused."""
-        await self._write([], _nothing, rank=_Rank.CLAIM)
+        await self._turns.drain()
 
     async def register(self, engine: EngineRecord) -> None:
         """Take the engine's lock, then write its row."""
         await in_thread(self._database.locks.hold, engine.id, name="asyncjobs lock")
-        await self._write([statements.insert_engine(engine_row(engine))], _nothing)
+        await self._turns.run([statements.insert_engine(engine_row(engine))], _nothing)
 
     async def unregister(self, engine_id: str) -> None:
         """Free the engine's lock, and delete its row unless something still runs under it.
 
         While the row is there the lock's file stays, free: the sign for others to rescue.
         """
-        deleted = await self._write([statements.delete_engine(engine_id)], lambda answers: bool(answers[0][0]))
+        deleted = await self._turns.run([statements.delete_engine(engine_id)], lambda answers: bool(answers[0][0]))
         locks = self._database.locks
         await in_thread(locks.remove if deleted else locks.let_go, engine_id, name="asyncjobs unlock")
 
@@ -286,51 +215,6 @@ class SqlStore:
     async def changed(self) -> None:
         """Return when another process has written something."""
         await self._database.changed()
-
-    # --- turns ----------------------------------------------------------------------------------
-
-    async def _write(self, steps: Sequence[Step], read: Callable[[Answers], T], *, rank: _Rank = _Rank.OTHER) -> T:
-        """Add steps to the next turn and wait for their answers.
-
-        A caller that is cancelled leaves its steps behind: they are run, or not, as a whole.
-        """
-        if self._turns is None or self._turns.done():
-            raise StoreUnavailable(f"{self._database} is not open")
-        part = _Part(rank, steps, read, asyncio.get_running_loop().create_future())
-        self._gathered.append(part)
-        self._wake.set()
-        answer: T = await part.answer
-        return answer
-
-    async def _run_turns(self) -> None:
-        parts: list[_Part[Any]] = []
-        try:
-            while self._turns is not None or self._gathered:
-                if not self._gathered:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
-                parts, self._gathered = self._gathered[:LARGEST_TURN], self._gathered[LARGEST_TURN:]
-                await self._turn(sorted(parts, key=attrgetter("rank")))
-        finally:
-            for part in (*parts, *self._gathered):
-                part.refuse(StoreUnavailable(f"{self._database} was closed before it had answered"))
-
-    async def _turn(self, parts: Sequence[_Part[Any]]) -> None:
-        try:
-            answers = await self._database.write([step for part in parts for step in part.steps])
-        except StoreError as error:
-            if len(parts) > 1 and not isinstance(error, StoreBusy):
-                for part in parts:
-                    await self._turn([part])
-            else:
-                for part in parts:
-                    part.refuse(error)
-        else:
-            at = 0
-            for part in parts:
-                part.take(answers[at : at + len(part.steps)])
-                at += len(part.steps)
 
 
 def _nothing(_answers: Answers) -> None:
@@ -346,8 +230,12 @@ def _read_whole_job(answers: Answers) -> Job | None:
     return job_from_row(rows[0], attempts=tuple(map(attempt_from_row, attempts))) if rows else None
 
 
-def _read_claim(answers: Answers) -> Claim:
-    rows, [(next_run_at,)] = answers
+def _read_status(status: str | None) -> JobStatus | None:
+    return None if status is None else STATUSES[status]
+
+
+def _read_claim(brought: tuple[list[Any], int | None]) -> Claim:
+    rows, next_run_at = brought
     # (seq, env, the job's columns): highest priority, earliest run_at, first submitted.
     taken = [(job_from_row(row[2:]), row[0], row[1]) for row in rows]
     taken.sort(key=lambda each: (-each[0].priority, each[0].run_at, each[1]))

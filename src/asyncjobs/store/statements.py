@@ -1,7 +1,7 @@
-"""Every statement, a function each: what it is called with, and the status that it expects.
+"""The statements that are alike on every database: what each is called with, and the status that it expects.
 
-Parameters are named (`:id`). The texts are SQLite's; where a database needs another shape, that one
-stands beside it under the same name.
+Parameters are named (`:id`). Those of a turn that gather (ends, new jobs, claims) have each database's own
+shape, in a file of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
 from sqlalchemy.dialects import sqlite
@@ -19,34 +19,20 @@ from sqlalchemy.sql import ClauseElement
 
 from asyncjobs.model.job import FINAL, Job, JobStatus
 from asyncjobs.store import JobFilter
-from asyncjobs.store.rows import JOB_COLUMNS, canonical_pair, earliest_id, latest_id, micros
+from asyncjobs.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, NEW_JOB, canonical_pair, earliest_id, latest_id, micros
 from asyncjobs.store.schema import job_attempts, job_output, job_progress, jobs
-
-Row: TypeAlias = tuple[Any, ...]
-Rows: TypeAlias = list[Row]
-Counts: TypeAlias = list[int]
-
-
-class Step(NamedTuple):
-    """One statement of a turn, run once for each of `parameters`.
-
-    It answers with all rows that came back where `returns` is set, else with the number of rows
-    changed by each run.
-    """
-
-    sql: str
-    parameters: Sequence[Row]
-    returns: bool = False
+from asyncjobs.store.turns import Row, Step
 
 
 class Statement:
     """A statement written with named parameters (`:id`) and sent with numbered ones.
 
-    Numbered ones are bound at a third of the cost: the driver looks each name up anew in each run.
+    Numbered ones are bound at a third of the cost: the driver looks each name up anew in each run. They
+    have the `order` given, for rows that are made in it, or that in which they appear.
     """
 
-    def __init__(self, text: str, *, returns: bool = False) -> None:
-        names: list[str] = []
+    def __init__(self, text: str, *, returns: bool = False, order: Sequence[str] = ()) -> None:
+        names = list(order)
 
         def number(found: re.Match[str]) -> str:
             if found[1] not in names:
@@ -75,107 +61,22 @@ _QUALIFIED = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS)
 
 # --- submit -------------------------------------------------------------------------------------
 
-_INSERTED = (*JOB_COLUMNS, "env")
-_INSERT_JOB = Statement(
-    f"INSERT INTO jobs ({', '.join(_INSERTED)}) VALUES ({', '.join(':' + each for each in _INSERTED)}) "
-    "ON CONFLICT DO NOTHING"
+INSERT_JOB = Statement(
+    f"INSERT INTO jobs ({', '.join(NEW_JOB)}) VALUES ({', '.join(':' + each for each in NEW_JOB)}) "
+    "ON CONFLICT DO NOTHING",
+    order=NEW_JOB,
 )
 _JOB_IN_PLACE = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id OR (name = :name AND key = :key)", returns=True)
 
 
-def insert_jobs(rows: Sequence[dict[str, Any]]) -> Step:
+def insert_jobs(rows: Sequence[Row]) -> Step:
     """Write jobs; one whose id or key is there already changes nothing."""
-    return _INSERT_JOB.step(*rows)
+    return Step(INSERT_JOB.sql, rows)
 
 
 def jobs_in_place(jobs: Sequence[Job]) -> Step:
     """Read the jobs that have these ids, or hold these names and keys."""
     return _JOB_IN_PLACE.step(*({"id": job.id, "name": job.name, "key": job.key} for job in jobs))
-
-
-# --- claim --------------------------------------------------------------------------------------
-
-# The priorities that wait, each found by one look into jobs_waiting: neither jobs that are due later
-# nor those of other priorities are ever walked over.
-_LEVELS = """
-WITH RECURSIVE level(priority) AS (
-    SELECT max(priority) FROM jobs WHERE status = 'PENDING' AND name = :name
-    UNION ALL
-    SELECT (SELECT max(priority) FROM jobs
-            WHERE status = 'PENDING' AND name = :name AND priority < level.priority)
-    FROM level WHERE level.priority IS NOT NULL
-)
-"""
-
-# CROSS JOIN keeps SQLite from turning the loops round; the inner one walks jobs_waiting in order, so
-# that LIMIT takes the highest priority, the earliest run_at and the first submitted. The plus sign
-# keeps it from looking for the rows by their status instead of by seq.
-_CLAIM = Statement(
-    f"""{_LEVELS}
-UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, engine_id = :engine_id,
-    started_at = :now, finished_at = NULL
-WHERE +status = 'PENDING' AND seq IN (
-    SELECT waiting.seq FROM level CROSS JOIN jobs AS waiting
-    WHERE waiting.status = 'PENDING' AND waiting.name = :name
-        AND waiting.priority = level.priority AND waiting.run_at <= :now
-    LIMIT :limit
-)
-RETURNING seq, env, {_COLUMNS}
-""",
-    returns=True,
-)
-
-_NEXT_RUN_AT = Statement(
-    f"""{_LEVELS}
-SELECT min((SELECT min(run_at) FROM jobs
-            WHERE status = 'PENDING' AND name = :name AND priority = level.priority))
-FROM level
-""",
-    returns=True,
-)
-
-
-def claim_jobs(*, name: str, limit: int, engine_id: str, now: int) -> Step:
-    """PENDING and due → RUNNING under `engine_id`, attempt + 1; rows in no order."""
-    return _CLAIM.step({"name": name, "limit": limit, "engine_id": engine_id, "now": now})
-
-
-def next_run_at(*, name: str) -> Step:
-    """Read the earliest `run_at` that waits under this name, or NULL."""
-    return _NEXT_RUN_AT.step({"name": name})
-
-
-# --- finish -------------------------------------------------------------------------------------
-
-_FINISH = Statement("""
-UPDATE jobs SET
-    status = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE :status END,
-    result = :result, error = :error, retry_count = :retry_count, interruptions = :interruptions,
-    run_at = coalesce(:run_at, run_at),
-    started_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE started_at END,
-    finished_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE :now END
-WHERE id = :id AND status = 'RUNNING' AND attempt = :attempt AND engine_id = :engine_id
-""")
-_STATUS_NOW = Statement("SELECT status FROM jobs WHERE id = :id AND attempt = :attempt", returns=True)
-
-_ATTEMPT_COLUMNS = tuple(column.name for column in job_attempts.columns)
-# Right after _FINISH, in its transaction: changes() is 1 if that one changed its row, else 0.
-_INSERT_ATTEMPT = Statement(
-    f"INSERT OR IGNORE INTO job_attempts ({', '.join(_ATTEMPT_COLUMNS)}) "
-    f"SELECT {', '.join(':' + each for each in _ATTEMPT_COLUMNS)} WHERE changes() = 1"
-)
-
-
-def finish_attempt(*, fenced: dict[str, Any], attempt: dict[str, Any]) -> list[Step]:
-    """RUNNING under this attempt and engine → the next status; then the attempt's row, if that held.
-
-    A third step reads the status where it may have become another than asked for. (RETURNING would
-    say it too, and costs as much as the whole update.)
-    """
-    steps = [_FINISH.step(fenced), _INSERT_ATTEMPT.step(attempt)]
-    if fenced["status"] == "PENDING":
-        steps.append(_STATUS_NOW.step(fenced))
-    return steps
 
 
 # --- cancel, retry, delete ----------------------------------------------------------------------
@@ -237,7 +138,7 @@ def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
 
 _JOB_BY_ID = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id", returns=True)
 _ATTEMPTS_OF = Statement(
-    f"SELECT {', '.join(_ATTEMPT_COLUMNS)} FROM job_attempts WHERE job_id = :id ORDER BY attempt", returns=True
+    f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM job_attempts WHERE job_id = :id ORDER BY attempt", returns=True
 )
 _ENDED_AMONG = Statement(
     f"SELECT {_QUALIFIED} FROM json_each(:ids) CROSS JOIN jobs ON jobs.id = json_each.value "

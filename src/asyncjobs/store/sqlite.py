@@ -2,7 +2,7 @@
 
 A call through aiosqlite costs a hop to its connection's thread and back, about 0.1 ms, whatever it
 does there. So a whole turn is handed over in one call: the connection is made by a factory of ours,
-whose `execute` runs all steps of a `Turn` between BEGIN IMMEDIATE and COMMIT.
+whose `execute` runs all of a `Turn` between BEGIN IMMEDIATE and COMMIT.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +22,28 @@ from sqlalchemy.pool import NullPool
 from asyncjobs.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreUnavailable
 from asyncjobs.store.locks import EngineLocks
 from asyncjobs.store.migrations import migrations
-from asyncjobs.store.statements import Step
+from asyncjobs.store.sqlite_statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, STATUS_NOW
+from asyncjobs.store.statements import INSERT_JOB
+from asyncjobs.store.turns import End, Row, Step, Take, Turn
 from asyncjobs.threads import in_thread
 
+BEGIN = "BEGIN IMMEDIATE"
+LOG_PAGES = 4000
+"""What the log gathers before it is copied into the file, with two fsyncs (SQLite's own choice is 1000)."""
 BUSY_SECONDS = 5.0
 LONGEST_BUSY_SECONDS = 120.0
 WATCH_SECONDS = 0.1
 _RACY_NANOSECONDS = 20_000_000
 
 
-class Turn(tuple[Step, ...]):
-    """The steps of one transaction."""
+class Steps(tuple[Step, ...]):
+    """Steps that make a transaction of their own."""
 
     __slots__ = ()
 
 
 class _Answers:
-    """What a turn brought, in the shape that `execute_fetchall` takes from a cursor."""
+    """What a transaction brought, in the shape that `execute_fetchall` takes from a cursor."""
 
     __slots__ = ("_answers",)
 
@@ -50,16 +55,17 @@ class _Answers:
 
 
 class TurnConnection(sqlite3.Connection):
-    """A connection that takes a whole turn for the parameters of one `execute`."""
+    """A connection that takes a whole transaction for the parameters of one `execute`."""
 
     def execute(self, sql: str, parameters: Any = (), /) -> Any:
-        """Run a statement, or all steps of a turn in one transaction: all of them, or none."""
-        if type(parameters) is not Turn:
+        """Run a statement, or a turn or steps as one transaction that begins with it: all of it, or nothing."""
+        run = _RUNS.get(type(parameters))
+        if run is None:
             return super().execute(sql, parameters)
         cursor = self.cursor()
         cursor.execute(sql)
         try:
-            answers = [_run(cursor, step) for step in parameters]
+            answers = run(cursor, parameters)
             cursor.execute("COMMIT")
         except BaseException:
             if self.in_transaction:
@@ -68,13 +74,69 @@ class TurnConnection(sqlite3.Connection):
         return _Answers(answers)
 
 
-def _run(cursor: sqlite3.Cursor, step: Step) -> list[Any]:
+def _run_turn(cursor: sqlite3.Cursor, turn: Turn) -> list[Any]:
+    brought: list[Any] = _end([part.wanted for part in turn.ends], cursor)
+    brought += [_run_steps(cursor, part.wanted) for part in turn.steps]
+    if turn.inserts:
+        cursor.executemany(INSERT_JOB.sql, [row for part in turn.inserts for row in part.wanted])
+        brought += [None] * len(turn.inserts)
+    brought += [_take(cursor, part.wanted) for part in turn.takes]
+    return brought
+
+
+def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
+    """End attempts, all at once where each fence holds, which is nearly always; else one by one."""
+    if len(ends) < 2:
+        return [_end_one(cursor, end) for end in ends]
+    cursor.executemany(FINISH.sql, [end.fenced for end in ends])
+    if cursor.rowcount != len(ends):
+        # Nothing else was done in this transaction yet: ends come first.
+        cursor.execute("ROLLBACK")
+        cursor.execute(BEGIN)
+        return [_end_one(cursor, end) for end in ends]
+    cursor.executemany(INSERT_ATTEMPT.sql, [end.attempt for end in ends])
+    return [_status_written(cursor, end) for end in ends]
+
+
+def _end_one(cursor: sqlite3.Cursor, end: End) -> str | None:
+    if not cursor.execute(FINISH.sql, end.fenced).rowcount:
+        return None
+    cursor.execute(INSERT_ATTEMPT.sql, end.attempt)
+    return _status_written(cursor, end)
+
+
+def _status_written(cursor: sqlite3.Cursor, end: End) -> str:
+    """Return the status that was written, which may be another only where PENDING was asked for.
+
+    (RETURNING would say it too, and costs as much as the whole update.)
+    """
+    if end.status != "PENDING":
+        return end.status
+    job_id, attempt = end.attempt[:2]
+    [(status,)] = cursor.execute(STATUS_NOW.sql, (job_id, attempt)).fetchall()
+    return status  # type: ignore[no-any-return]
+
+
+def _take(cursor: sqlite3.Cursor, take: Take) -> tuple[list[Row], int | None]:
+    rows = cursor.execute(CLAIM.sql, take).fetchall()
+    [(next_run_at,)] = cursor.execute(NEXT_RUN_AT.sql, (take.name,)).fetchall()
+    return rows, next_run_at
+
+
+def _run_steps(cursor: sqlite3.Cursor, steps: Sequence[Step]) -> list[Any]:
+    return [_run_step(cursor, step) for step in steps]
+
+
+def _run_step(cursor: sqlite3.Cursor, step: Step) -> list[Any]:
     if not step.returns:
         return [cursor.execute(step.sql, each).rowcount for each in step.parameters]
     rows: list[Any] = []
     for each in step.parameters:
         rows += cursor.execute(step.sql, each).fetchall()
     return rows
+
+
+_RUNS: dict[type, Callable[[sqlite3.Cursor, Any], list[Any]]] = {Turn: _run_turn, Steps: _run_steps}
 
 
 class SqliteDatabase:
@@ -130,15 +192,15 @@ class SqliteDatabase:
             await self._engine.dispose()
             self._engine = None
 
-    async def write(self, steps: Sequence[Step]) -> list[list[Any]]:
-        """Run the steps as one transaction; return the answer of each.
+    async def write(self, turn: Turn) -> list[Any]:
+        """Run a turn as one transaction; return what each part brings.
 
         A file that others keep locked is waited for, far longer than any of them should take.
         """
         deadline = time.monotonic() + LONGEST_BUSY_SECONDS
         while True:
             try:
-                return await self._turn(steps)
+                return await self._write(turn)
             except StoreError:
                 raise
             except Exception as error:
@@ -150,7 +212,7 @@ class SqliteDatabase:
         if self._reader is None:
             raise StoreUnavailable(f"{self} is closed")
         try:
-            return await self._reader.execute_fetchall("BEGIN", Turn(steps))  # type: ignore[return-value]
+            return await self._reader.execute_fetchall("BEGIN", Steps(steps))  # type: ignore[return-value]
         except Exception as error:
             raise self.translated(error) from error
 
@@ -182,10 +244,10 @@ class SqliteDatabase:
         before, self._data_version = self._data_version, version
         return version != before  # type: ignore[no-any-return]
 
-    async def _turn(self, steps: Sequence[Step]) -> list[list[Any]]:
+    async def _write(self, work: Turn | Steps) -> list[Any]:
         if self._writer is None:
             raise StoreUnavailable(f"{self} is closed")
-        return await self._writer.execute_fetchall("BEGIN IMMEDIATE", Turn(steps))  # type: ignore[return-value]
+        return await self._writer.execute_fetchall(BEGIN, work)  # type: ignore[return-value]
 
     async def _connect(self) -> aiosqlite.Connection:
         assert self._engine is not None
@@ -217,6 +279,7 @@ class SqliteDatabase:
         if sqlite3.sqlite_version_info < (3, 35):
             raise StoreUnavailable(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
         await self._writer.execute_fetchall(f"PRAGMA synchronous = {self._synchronous}")
+        await self._writer.execute_fetchall(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
         [(mode,)] = await self._writer.execute_fetchall("PRAGMA journal_mode = WAL")
         if mode != "wal":
             raise StoreUnavailable(
@@ -251,12 +314,12 @@ class SqliteDatabase:
             )
             script += [Step(statement, [()]) for statement in statements]
         try:
-            await self._turn(script)
+            await self._write(Steps(script))
         except sqlite3.IntegrityError:
             await self._migrate()
 
     async def _prove_writable(self) -> None:
-        await self._turn([Step("DELETE FROM asyncjobs_schema WHERE version < 0", [()])])
+        await self._write(Steps([Step("DELETE FROM asyncjobs_schema WHERE version < 0", [()])]))
 
     async def _version(self) -> int:
         assert self._writer is not None

@@ -1,0 +1,69 @@
+"""The statements of a turn as SQLite runs them, for one row each; its values are the parameters, in their order."""
+
+from __future__ import annotations
+
+from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS
+from asyncjobs.store.statements import Statement
+from asyncjobs.store.turns import Take
+
+# The priorities that wait, each found by one look into jobs_waiting: neither jobs that are due later
+# nor those of other priorities are ever walked over.
+_LEVELS = """
+WITH RECURSIVE level(priority) AS (
+    SELECT max(priority) FROM jobs WHERE status = 'PENDING' AND name = :name
+    UNION ALL
+    SELECT (SELECT max(priority) FROM jobs
+            WHERE status = 'PENDING' AND name = :name AND priority < level.priority)
+    FROM level WHERE level.priority IS NOT NULL
+)
+"""
+
+# PENDING and due → RUNNING under the engine, attempt + 1; rows in no order.
+# CROSS JOIN keeps SQLite from turning the loops round; the inner one walks jobs_waiting in order, so
+# that LIMIT takes the highest priority, the earliest run_at and the first submitted. The plus sign
+# keeps it from looking for the rows by their status instead of by seq.
+CLAIM = Statement(
+    f"""{_LEVELS}
+UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, engine_id = :engine_id,
+    started_at = :now, finished_at = NULL
+WHERE +status = 'PENDING' AND seq IN (
+    SELECT waiting.seq FROM level CROSS JOIN jobs AS waiting
+    WHERE waiting.status = 'PENDING' AND waiting.name = :name
+        AND waiting.priority = level.priority AND waiting.run_at <= :now
+    LIMIT :limit
+)
+RETURNING seq, env, {", ".join(JOB_COLUMNS)}
+""",
+    returns=True,
+    order=Take._fields,
+)
+
+# The earliest `run_at` that waits under a name, or NULL.
+NEXT_RUN_AT = Statement(
+    f"""{_LEVELS}
+SELECT min((SELECT min(run_at) FROM jobs
+            WHERE status = 'PENDING' AND name = :name AND priority = level.priority))
+FROM level
+""",
+    returns=True,
+)
+
+# RUNNING under this attempt and engine → the next status.
+FINISH = Statement(
+    """
+UPDATE jobs SET
+    status = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE :status END,
+    result = :result, error = :error, retry_count = :retry_count, interruptions = :interruptions,
+    run_at = coalesce(:run_at, run_at),
+    started_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE started_at END,
+    finished_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE :now END
+WHERE id = :id AND status = 'RUNNING' AND attempt = :attempt AND engine_id = :engine_id
+""",
+    order=ENDED,
+)
+STATUS_NOW = Statement("SELECT status FROM jobs WHERE id = :id AND attempt = :attempt", returns=True)
+INSERT_ATTEMPT = Statement(
+    f"INSERT OR IGNORE INTO job_attempts ({', '.join(ATTEMPT_COLUMNS)}) "
+    f"VALUES ({', '.join(':' + each for each in ATTEMPT_COLUMNS)})",
+    order=ATTEMPT_COLUMNS,
+)
