@@ -48,13 +48,15 @@ def encoded_params(definition: JobDefinition[..., Any], params: dict[str, Any], 
 
 def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
     """Return a new job with every option decided: the definition's, else the settings'."""
-    job_id = new_id()
+    made = uuid7()
     now = datetime.now(UTC)
     run_at = definition.run_at
     if run_at is None:
         run_at = now if definition.delay is None else now + timedelta(seconds=definition.delay)
+    else:
+        run_at = _in_utc(run_at)
     job = Job(
-        id=job_id,
+        id=str(made),
         name=definition.name,
         params_json=params_json,
         key=definition.key,
@@ -64,15 +66,11 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
         max_retries=_or(definition.max_retries, settings.max_retries),
         retry_delay=_or(definition.retry_delay, settings.retry_delay),
         retry_max_delay=_or(definition.retry_max_delay, settings.retry_max_delay),
-        created_at=_created_at(job_id),
-        run_at=_in_utc(run_at),
+        # The millisecond that the id begins with, so that the two can't disagree.
+        created_at=_EPOCH + timedelta(milliseconds=made.int >> 80),
+        run_at=run_at,
     )
     return Submission(job, definition.env)
-
-
-def _created_at(job_id: str) -> datetime:
-    """Return the millisecond that a UUIDv7 begins with, so that the two can't disagree."""
-    return _EPOCH + timedelta(milliseconds=int(job_id[:8] + job_id[9:13], 16))
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -36,7 +36,8 @@ JOB_COLUMNS = (
     "params",
     "result",
 )
-NEW_JOB = (*JOB_COLUMNS, "env")
+_LATER = {"engine_id", "started_at", "finished_at", "cancel_requested_at", "error", "result"}
+NEW_JOB = (*(column for column in JOB_COLUMNS if column not in _LATER), "env")
 ENDED = (
     "id",
     "attempt",
@@ -119,20 +120,14 @@ def submission_row(submission: Submission) -> Row:
         job.attempt,
         job.retry_count,
         job.interruptions,
-        job.engine_id,
         micros(job.created_at),
         micros(job.run_at),
-        None,
-        None,
-        None,
         job.timeout,
         job.kill_grace,
         job.max_retries,
         job.retry_delay,
         job.retry_max_delay,
-        None,
         job.params_json,
-        None,
         json.dumps(submission.env) if submission.env else None,
     )
 
