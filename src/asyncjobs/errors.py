@@ -11,7 +11,8 @@ AsyncJobsError
 ├── JobNotFound                no job has this id
 ├── StoreError
 │   ├── StoreUnavailable       the database can't be reached, opened or written
-│   │   └── StoreBusy          another transaction has kept it locked for too long
+│   │   ├── StoreBusy          another transaction has kept it locked for too long
+│   │   └── StoreAnswerLost    the connection broke before the answer: it was done, or not
 │   ├── StoreCorrupt           the file is no database, or a damaged one
 │   └── SchemaMismatch         the database was migrated by a newer asyncjobs
 ├── EngineError
@@ -117,6 +118,10 @@ class StoreUnavailable(StoreError):
 
 class StoreBusy(StoreUnavailable):
     """Somebody else's transaction has kept the database locked for too long."""
+
+
+class StoreAnswerLost(StoreUnavailable):
+    """The connection broke before the answer had come: what was asked for was done as a whole, or not at all."""
 
 
 class StoreCorrupt(StoreError):

@@ -6,6 +6,7 @@ SQLite has no statistics here, as in the files of users.
 import sqlite3
 
 import pytest
+from sqlalchemy.dialects import sqlite
 
 from asyncjobs.model.job import JobStatus
 from asyncjobs.store import Bookmark, JobFilter, note_statements, sqlite_statements, statements
@@ -18,7 +19,7 @@ from asyncjobs.store.rows import (
     output_row,
     progress_row,
 )
-from asyncjobs.store.turns import Step, Take
+from asyncjobs.store.turns import Step
 from builders import (
     FAILED,
     HOUR,
@@ -29,6 +30,7 @@ from builders import (
     make_running,
 )
 
+DIALECT = sqlite.dialect(paramstyle="qmark")
 NOW = micros(NOON)
 A_JOB = make_running()
 ENDED_IN_THE_PAST = JobFilter(finished_before=NOON)
@@ -68,18 +70,24 @@ def plan(connection):
 
 
 def newest(status=None, before=None, **wanted):
-    return statements.newest_jobs(JobFilter(**wanted), status=status, limit=100, before=before)
+    return statements.newest_jobs(JobFilter(**wanted), status=status, limit=100, before=before, dialect=DIALECT)
 
 
-CLAIM = Step(sqlite_statements.CLAIM.sql, [Take("name 1", limit=8, engine_id="engine-a", now=NOW)])
+CLAIM = Step(sqlite_statements.CLAIM.sql, [("name 1", 8, "engine-a", NOW)])
 FINISH = Step(sqlite_statements.FINISH.sql, [fenced_row(A_JOB, FAILED, now=NOON)])
-DELETE_HISTORY, DELETE_OUTPUT, DELETE_PROGRESS, DELETE = statements.delete_final(JobFilter(), limit=500)
-DELETE_OLD_HISTORY, _, _, DELETE_OLD = statements.delete_final(ENDED_IN_THE_PAST, limit=500)
+DELETE_HISTORY, DELETE_OUTPUT, DELETE_PROGRESS, DELETE = statements.delete_final(
+    JobFilter(), limit=500, dialect=DIALECT
+)
+DELETE_OLD_HISTORY, _, _, DELETE_OLD = statements.delete_final(ENDED_IN_THE_PAST, limit=500, dialect=DIALECT)
 IDS = '["a", "b"]'
 
 PLANS = {
     "claim": (CLAIM, "SEARCH waiting USING INDEX jobs_waiting (name=? AND priority=? AND run_at<?)"),
     "claim's update": (CLAIM, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
+    "what runs of a name": (
+        sqlite_statements.RUNNING_OF.step({"name": "name 1"}),
+        "SCAN jobs USING INDEX jobs_running",
+    ),
     "next run_at": (
         sqlite_statements.NEXT_RUN_AT.step({"name": "name 1"}),
         "SEARCH jobs USING INDEX jobs_waiting (name=? AND priority=?)",

@@ -211,8 +211,11 @@ class Store(Protocol):
         """Return the engines whose rows are there and whose locks nobody holds."""
         ...
 
-    async def changed(self) -> None:
-        """Return when another process has written something, as a hint, soon after it did."""
+    async def changed(self) -> frozenset[str] | None:
+        """Return when another process has written something, as a hint, soon after it did.
+
+        The answer is the names of jobs that became due; None means anything may have changed.
+        """
         ...
 
 

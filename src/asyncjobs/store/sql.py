@@ -22,6 +22,7 @@ from asyncjobs.store import (
     note_statements,
     statements,
 )
+from asyncjobs.store.database import Database
 from asyncjobs.store.rows import (
     STATUSES,
     attempt_from_row,
@@ -41,9 +42,7 @@ from asyncjobs.store.rows import (
     progress_row,
     submission_row,
 )
-from asyncjobs.store.sqlite import SqliteDatabase
 from asyncjobs.store.turns import End, Step, Take, Turns
-from asyncjobs.threads import in_thread
 
 Answers = list[list[Any]]
 
@@ -51,7 +50,7 @@ Answers = list[list[Any]]
 class SqlStore:
     """A Store on a SQL database."""
 
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
         self._turns = Turns(database)
 
@@ -105,7 +104,9 @@ class SqlStore:
         found: list[Job] = []
         while len(found) < limit:
             asked = limit - len(found)
-            step = statements.newest_jobs(wanted, status=status, limit=asked, before=before)
+            step = statements.newest_jobs(
+                wanted, status=status, limit=asked, before=before, dialect=self._database.dialect
+            )
             [rows] = await self._database.read([step])
             jobs = [job_from_row(row) for row in rows]
             found += jobs if wanted.params is None else [job for job in jobs if _has_params(job, wanted.params)]
@@ -120,7 +121,10 @@ class SqlStore:
             raise ValueError("params narrow a list down, not what is deleted")
         if _matches_nothing(wanted):
             return 0
-        return await self._turns.run(statements.delete_final(wanted, limit=limit), lambda answers: int(answers[-1][0]))
+        return await self._turns.run(
+            statements.delete_final(wanted, limit=limit, dialect=self._database.dialect),
+            lambda answers: int(answers[-1][0]),
+        )
 
     async def settled(self, job_ids: Collection[str]) -> Settled:
         """Return those of the jobs that have ended, and the ids that no job has."""
@@ -194,27 +198,25 @@ class SqlStore:
 
     async def register(self, engine: EngineRecord) -> None:
         """Take the engine's lock, then write its row."""
-        await in_thread(self._database.locks.hold, engine.id, name="asyncjobs lock")
+        await self._database.hold(engine.id)
         await self._turns.run([statements.insert_engine(engine_row(engine))], _nothing)
 
     async def unregister(self, engine_id: str) -> None:
         """Free the engine's lock, and delete its row unless something still runs under it.
 
-        While the row is there the lock's file stays, free: the sign for others to rescue.
+        While the row is there its free lock is the sign for others to rescue.
         """
         deleted = await self._turns.run([statements.delete_engine(engine_id)], lambda answers: bool(answers[0][0]))
-        locks = self._database.locks
-        await in_thread(locks.remove if deleted else locks.let_go, engine_id, name="asyncjobs unlock")
+        await self._database.let_go(engine_id, for_good=deleted)
 
     async def unlocked_engines(self) -> Sequence[Sighting]:
         """Return the engines whose rows are there and whose locks nobody holds."""
         [rows] = await self._database.read([statements.all_engines()])
-        looked = [(engine, self._database.locks.is_free(engine.id)) for engine in map(engine_from_row, rows)]
-        return [Sighting(engine, lock_gone=free is None) for engine, free in looked if free is not False]
+        return await self._database.unheld(list(map(engine_from_row, rows)))
 
-    async def changed(self) -> None:
-        """Return when another process has written something."""
-        await self._database.changed()
+    async def changed(self) -> frozenset[str] | None:
+        """Return when another process has written something: the names of jobs that became due, or None."""
+        return await self._database.changed()
 
 
 def _nothing(_answers: Answers) -> None:

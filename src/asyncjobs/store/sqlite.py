@@ -10,19 +10,22 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiosqlite
-from sqlalchemy.engine import URL
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from asyncjobs.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreUnavailable
+from asyncjobs.model.job import EngineRecord
+from asyncjobs.store import Sighting
 from asyncjobs.store.locks import EngineLocks
 from asyncjobs.store.migrations import migrations
-from asyncjobs.store.sqlite_statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, STATUS_NOW
+from asyncjobs.store.sqlite_statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
 from asyncjobs.store.statements import INSERT_JOB
 from asyncjobs.store.turns import End, Row, Step, Take, Turn
 from asyncjobs.threads import in_thread
@@ -34,6 +37,7 @@ BUSY_SECONDS = 5.0
 LONGEST_BUSY_SECONDS = 120.0
 WATCH_SECONDS = 0.1
 _RACY_NANOSECONDS = 20_000_000
+_DIALECT: Dialect = sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call, unused-ignore]
 
 
 class Steps(tuple[Step, ...]):
@@ -118,7 +122,11 @@ def _status_written(cursor: sqlite3.Cursor, end: End) -> str:
 
 
 def _take(cursor: sqlite3.Cursor, take: Take) -> tuple[list[Row], int | None]:
-    rows = cursor.execute(CLAIM.sql, take).fetchall()
+    name, limit, engine_id, now, max_running = take
+    if max_running is not None:  # exact: nobody else writes meanwhile
+        [(running,)] = cursor.execute(RUNNING_OF.sql, (name,)).fetchall()
+        limit = min(limit, max(0, max_running - running))
+    rows = cursor.execute(CLAIM.sql, (name, limit, engine_id, now)).fetchall()
     [(next_run_at,)] = cursor.execute(NEXT_RUN_AT.sql, (take.name,)).fetchall()
     return rows, next_run_at
 
@@ -175,6 +183,11 @@ class SqliteDatabase:
             await self.close()
             raise
 
+    @property
+    def dialect(self) -> Dialect:
+        """How SQLAlchemy writes statements for it."""
+        return _DIALECT
+
     def _check_path(self) -> None:
         if not self.path.parent.is_dir():
             raise StoreUnavailable(f"the folder {self.path.parent} does not exist: create it first")
@@ -216,12 +229,28 @@ class SqliteDatabase:
         except Exception as error:
             raise self.translated(error) from error
 
+    def tell(self, names: Collection[str], *, ended: bool) -> None:
+        """Do nothing: others see by the file that something was written."""
+
     async def changed(self) -> None:
         """Return when another process has committed something."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self._log_moved() and await self._others_committed():
                 return
+
+    async def hold(self, engine_id: str) -> None:
+        """Take an engine's lock."""
+        await in_thread(self.locks.hold, engine_id, name="asyncjobs lock")
+
+    async def let_go(self, engine_id: str, *, for_good: bool) -> None:
+        """Free an engine's lock; its file stays, as long as its row does."""
+        await in_thread(self.locks.remove if for_good else self.locks.let_go, engine_id, name="asyncjobs unlock")
+
+    async def unheld(self, engines: Sequence[EngineRecord]) -> list[Sighting]:
+        """Return the engines whose locks nobody holds: they are dead, at once."""
+        looked = [(engine, self.locks.is_free(engine.id)) for engine in engines]
+        return [Sighting(engine, lock_gone=free is None) for engine, free in looked if free is not False]
 
     def _log_moved(self) -> bool:
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS
 from asyncjobs.store.statements import Statement
-from asyncjobs.store.turns import Take
 
 # The priorities that wait, each found by one look into jobs_waiting: neither jobs that are due later
 # nor those of other priorities are ever walked over.
@@ -35,8 +34,11 @@ WHERE +status = 'PENDING' AND seq IN (
 RETURNING seq, env, {", ".join(JOB_COLUMNS)}
 """,
     returns=True,
-    order=Take._fields,
+    order=("name", "limit", "engine_id", "now"),
 )
+
+# How many of a name run, on all engines. The plus sign has it look at what runs, not at all jobs of the name.
+RUNNING_OF = Statement("SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND +name = :name", returns=True)
 
 # The earliest `run_at` that waits under a name, or NULL.
 NEXT_RUN_AT = Statement(

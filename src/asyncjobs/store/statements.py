@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import cache
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, literal_column, select
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -111,13 +109,13 @@ def retry_final(*, job_id: str, now: int) -> Step:
     return _RETRY_FINAL.step({"id": job_id, "now": now})
 
 
-def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
+def delete_final(wanted: JobFilter, *, limit: int, dialect: Dialect) -> list[Step]:
     """Delete what belongs to up to `limit` final jobs, then those jobs."""
     statuses = FINAL if wanted.statuses is None else [status for status in wanted.statuses if status.is_final]
     chosen = select(jobs.c.seq).where(
         jobs.c.status.in_([literal_column(f"'{status}'") for status in sorted(statuses)]),
         jobs.c.finished_at.is_not(None),
-        *_conditions(wanted),
+        *_conditions(wanted, dialect),
     )
     if wanted.finished_before is not None:
         # What ended before a time was created before it, and jobs_ended is ordered by that.
@@ -126,10 +124,10 @@ def delete_final(wanted: JobFilter, *, limit: int) -> list[Step]:
     ids = select(jobs.c.id).where(jobs.c.seq.in_(chosen.scalar_subquery()))
     return [
         *(
-            _step(table.delete().where(table.c.job_id.in_(ids.scalar_subquery())))
+            _step(table.delete().where(table.c.job_id.in_(ids.scalar_subquery())), dialect)
             for table in (job_attempts, job_output, job_progress)
         ),
-        _step(jobs.delete().where(jobs.c.seq.in_(chosen.scalar_subquery()))),
+        _step(jobs.delete().where(jobs.c.seq.in_(chosen.scalar_subquery())), dialect),
     ]
 
 
@@ -178,22 +176,25 @@ def running_under(engine_id: str) -> Step:
     return _RUNNING_UNDER.step({"engine_id": engine_id})
 
 
-def newest_jobs(wanted: JobFilter, *, status: JobStatus | None, limit: int, before: str | None) -> Step:
+def newest_jobs(
+    wanted: JobFilter, *, status: JobStatus | None, limit: int, before: str | None, dialect: Dialect
+) -> Step:
     """Read jobs of one status, or of any, by descending id, which is descending time of creation."""
     statement: Select[Any] = select(*(jobs.c[column] for column in JOB_COLUMNS))
     # What runs is few: the plus sign has them sorted, rather than all ids walked to find them in order.
-    newest: ColumnElement[str] = literal_column("+id") if status is JobStatus.RUNNING else jobs.c.id
-    statement = statement.where(*_conditions(wanted)).order_by(newest.desc()).limit(limit)
+    sorts = status is JobStatus.RUNNING and dialect.name == "sqlite"
+    newest: ColumnElement[str] = literal_column("+id") if sorts else jobs.c.id
+    statement = statement.where(*_conditions(wanted, dialect)).order_by(newest.desc()).limit(limit)
     if status is not None:
         statement = statement.where(jobs.c.status == literal_column(f"'{status}'"))
         if status.is_final:
             statement = statement.where(jobs.c.finished_at.is_not(None))  # so that jobs_ended serves it
     if before is not None:
         statement = statement.where(newest < before)
-    return _step(statement, returns=True)
+    return _step(statement, dialect, returns=True)
 
 
-def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
+def _conditions(wanted: JobFilter, dialect: Dialect) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if wanted.names is not None:
         found.append(jobs.c.name.in_(list(wanted.names)))
@@ -209,22 +210,16 @@ def _conditions(wanted: JobFilter) -> list[ColumnElement[bool]]:
         found.append(jobs.c.finished_at < micros(wanted.finished_before))
     # Narrows the rows down by text, since the JSON functions of SQLite refuse NaN and lose big
     # integers; the caller compares the values that are left.
-    found += [
-        func.instr(jobs.c.params, canonical_pair(name, value)) > 0 for name, value in (wanted.params or {}).items()
-    ]
+    position = func.instr if dialect.name == "sqlite" else func.strpos
+    found += [position(jobs.c.params, canonical_pair(name, value)) > 0 for name, value in (wanted.params or {}).items()]
     return found
 
 
-def _step(statement: ClauseElement, *, returns: bool = False) -> Step:
-    compiled = statement.compile(dialect=_dialect(), compile_kwargs={"render_postcompile": True})
+def _step(statement: ClauseElement, dialect: Dialect, *, returns: bool = False) -> Step:
+    compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
     values = dict[str, Any](compiled.params or {})
     in_order = getattr(compiled, "positiontup", None) or ()
     return Step(str(compiled), [tuple(values[name] for name in in_order)], returns)
-
-
-@cache
-def _dialect() -> Dialect:
-    return sqlite.dialect(paramstyle="qmark")  # type: ignore[no-any-return, no-untyped-call, unused-ignore]
 
 
 # --- engines ------------------------------------------------------------------------------------

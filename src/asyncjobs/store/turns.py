@@ -7,7 +7,8 @@
 One turn runs at a time. It starts at once when there is something to do; whatever is asked for while
 it commits goes into the next one. So a lone submit waits for nobody, and a thousand at once share a
 commit. A turn that fails is rolled back and each caller's part is run again on its own, so that
-everybody sees their own error only.
+everybody sees their own error only. All but a claim may be run again even when only the answer was
+lost: each changes nothing the second time. What a claim took whose answer is lost, its engine finds.
 
 Within a turn ends come first, so that a claim can use their slots, and new jobs come before claims, so
 that whoever is woken ahead of a submission finds it.
@@ -16,11 +17,14 @@ that whoever is woken ahead of a submission finds it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from asyncjobs.errors import StoreBusy, StoreError, StoreUnavailable
+from asyncjobs.errors import StoreAnswerLost, StoreBusy, StoreError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from asyncjobs.store.database import Database
 
 T = TypeVar("T")
 W = TypeVar("W")
@@ -53,12 +57,16 @@ class End(NamedTuple):
 
 
 class Take(NamedTuple):
-    """A claim; it is answered with the rows taken and the earliest `run_at` that waits."""
+    """A claim; it is answered with the rows taken and the earliest `run_at` that waits.
+
+    It takes so many that no more than `max_running` of the name run, over all engines.
+    """
 
     name: str
     limit: int
     engine_id: str
     now: int
+    max_running: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -115,21 +123,6 @@ class Turn:
             *(Turn(inserts=[part]) for part in self.inserts),
             *(Turn(takes=[part]) for part in self.takes),
         ]
-
-
-class Database(Protocol):
-    """Where turns are run."""
-
-    async def write(self, turn: Turn) -> list[Any]:
-        """Run a turn as one transaction; return what each part brings, in their order.
-
-        An end brings the status written or None, steps a list of answers, an insert None, and a take
-        its rows and the earliest `run_at` that still waits.
-
-        Raises:
-            StoreError: nothing of it was done, or (when the answer was lost) all of it.
-        """
-        ...
 
 
 class Turns:
@@ -204,22 +197,29 @@ class Turns:
                 self._under_way, self._gathered = self._gathered.split(LARGEST_TURN)
                 await self._settle(self._under_way)
         finally:
-            for part in (*self._under_way, *self._gathered):
-                part.refuse(StoreUnavailable(f"{self._database} was closed before it had answered"))
+            closed = StoreUnavailable(f"{self._database} was closed before it had answered")
+            _refuse((*self._under_way, *self._gathered), closed)
 
     async def _settle(self, turn: Turn) -> None:
         try:
             brought = await self._database.write(turn)
         except StoreError as error:
+            if isinstance(error, StoreAnswerLost):
+                _refuse(turn.takes, error)
+                turn.takes.clear()
             if len(turn) > 1 and not isinstance(error, StoreBusy):
                 for each in turn.apart():
                     await self._settle(each)
             else:
-                for part in turn:
-                    part.refuse(error)
+                _refuse(turn, error)
         else:
             for part, its in zip(turn, brought, strict=True):
                 part.take(its)
+
+
+def _refuse(parts: Iterable[Part[Any, Any]], error: StoreError) -> None:
+    for part in parts:
+        part.refuse(error)
 
 
 def _nothing(_brought: Any) -> None:
