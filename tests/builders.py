@@ -111,7 +111,7 @@ RETRIED = make_transition(JobStatus.PENDING, error=make_error(), run_at=NOON + M
 @asynccontextmanager
 async def opened(address: str) -> AsyncIterator[Store]:
     """Open the store at an address, for the time of the block."""
-    store = open_store(address, synchronous="NORMAL")
+    store = open_store(address)
     await store.open()
     try:
         yield store

@@ -11,6 +11,7 @@ AsyncJobsError
 ├── JobNotFound                no job has this id
 ├── StoreError
 │   ├── StoreUnavailable       the database can't be reached, opened or written
+│   │   ├── StoreUnreachable   no connection to the database can be had
 │   │   ├── StoreBusy          another transaction has kept it locked for too long
 │   │   └── StoreAnswerLost    the connection broke before the answer: it was done, or not
 │   ├── StoreCorrupt           the file is no database, or a damaged one
@@ -114,6 +115,10 @@ class StoreError(AsyncJobsError):
 
 class StoreUnavailable(StoreError):
     """The database can't be reached, opened or written now."""
+
+
+class StoreUnreachable(StoreUnavailable):
+    """No connection to the database can be had; nothing was done."""
 
 
 class StoreBusy(StoreUnavailable):

@@ -94,6 +94,9 @@ class Settings:
     `reuse_jobs`, `reuse_seconds`, or when it has grown by `reuse_growth_bytes`. `environments` is the
     folder of those that jobs ask for, None the user's cache.
 
+    On PostgreSQL the tables are in `schema`, unless the URL names another (`?schema=`); `pgbouncer` is for a
+    connection through PgBouncer in transaction mode.
+
     Raises:
         SettingsError: a value has the wrong form or is out of range; the message names it.
     """
@@ -119,6 +122,8 @@ class Settings:
     environments: str | None = _setting("environments", None, _optional_text, "a folder")
     allowed_jobs: tuple[str, ...] | None = _setting("allowed_jobs", None, _optional_names, "names")
     jobs: tuple[str, ...] = _setting("jobs", (), _names, "dotted names")
+    schema: str = _setting("schema", "asyncjobs", _text, "a name")
+    pgbouncer: bool = _setting("pgbouncer", False, _yes_or_no, "true or false")
     sqlite_synchronous: str = _setting("sqlite_synchronous", "NORMAL", _text, "NORMAL or FULL")
 
     def __post_init__(self) -> None:

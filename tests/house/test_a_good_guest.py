@@ -119,8 +119,8 @@ async def test_an_engine_in_a_host_installs_no_signal_handler(tmp_path: Path) ->
 # A few calls on local files, once at opening or closing, and a look at the log's times ten times a
 # second: each takes microseconds, less than a hop to a thread.
 SHORT_CALLS = {
-    "asyncjobs/store/sqlite.py": {"open", "_migrate", "_log_moved"},
-    "asyncjobs/store/locks.py": {"hold", "release"},
+    "asyncjobs/store/sqlite/database.py": {"open", "_migrate", "_log_moved"},
+    "asyncjobs/store/sqlite/locks.py": {"hold", "release"},
     "asyncjobs/execution/inside/tree.py": {"boot_id"},
 }
 

@@ -59,7 +59,7 @@ class AnyOrder(RuleBasedStateMachine):
         super().__init__()
         self.folder = tempfile.mkdtemp(prefix="asyncjobs-")
         self.runner = asyncio.Runner()
-        self.store = open_store(f"sqlite:///{self.folder}/jobs.db", synchronous="NORMAL")
+        self.store = open_store(f"sqlite:///{self.folder}/jobs.db")
         self.run(self.store.open())
         self.now = NOON
         self.expected = {}

@@ -12,7 +12,7 @@ from builders import INTERRUPTED, NOON, claim_one, finish, insert, make_engine, 
 HOLD_A_LOCK = """
 import os, sys
 from pathlib import Path
-from asyncjobs.store.locks import EngineLocks
+from asyncjobs.store.sqlite.locks import EngineLocks
 
 locks = EngineLocks(Path(sys.argv[1]))
 locks.hold("engine-b")

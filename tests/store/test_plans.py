@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.dialects import sqlite
 
 from asyncjobs.model.job import JobStatus
-from asyncjobs.store import Bookmark, JobFilter, note_statements, sqlite_statements, statements
+from asyncjobs.store import Bookmark, JobFilter, note_statements, statements
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.rows import (
     bookmark_row,
@@ -19,6 +19,7 @@ from asyncjobs.store.rows import (
     output_row,
     progress_row,
 )
+from asyncjobs.store.sqlite import statements as sqlite_statements
 from asyncjobs.store.turns import Step
 from builders import (
     FAILED,
@@ -50,7 +51,7 @@ FROM (SELECT i, CASE i % 20 WHEN 0 THEN 'RUNNING' WHEN 1 THEN 'FAILED' WHEN 2 TH
 @pytest.fixture(scope="module")
 def connection():
     connection = sqlite3.connect(":memory:")
-    for _, script in migrations():
+    for _, script in migrations("sqlite"):
         for statement in script:
             connection.execute(statement)
     connection.execute(FILL, {"now": NOW})

@@ -78,7 +78,7 @@ async def fork_while_writing(store):
     print(len(await store.page(EVERY_JOB, limit=10_000, before=None)))
     await store.close()
 
-store = open_store(sys.argv[1], synchronous="NORMAL")
+store = open_store(sys.argv[1])
 runner = asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()))
 runner.run(store.open())
 runner.run(fork_while_writing(store))

@@ -69,8 +69,8 @@ async def test_the_migrations_make_the_declared_tables_and_no_others(migrated):
 async def test_a_new_database_says_which_migrations_it_has(migrated):
     versions = migrated.execute("SELECT version FROM asyncjobs_schema ORDER BY version").fetchall()
 
-    assert versions == [(number,) for number, _ in migrations()]
+    assert versions == [(number,) for number, _ in migrations("sqlite")]
 
 
 def test_migrations_are_numbered_from_1_without_a_gap():
-    assert [number for number, _ in migrations()] == list(range(1, len(migrations()) + 1))
+    assert [number for number, _ in migrations("sqlite")] == list(range(1, len(migrations("sqlite")) + 1))

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from asyncjobs.errors import SchemaMismatch, SettingsError, StoreCorrupt, StoreUnavailable
-from asyncjobs.store import open_store, sqlite_path
+from asyncjobs.settings import Settings
+from asyncjobs.store import open_store
 from builders import EVERY_JOB, insert, make_job, opened
 
 # Root may write everywhere, so what it may not is asked for by a process that is nobody.
@@ -95,7 +96,7 @@ async def test_the_file_is_in_wal_mode(path):
 @pytest.mark.parametrize(("synchronous", "level"), [("NORMAL", 1), ("FULL", 2)])
 async def test_the_connection_that_writes_has_the_level_of_synchronous_asked_for(path, synchronous, level):
     """F46"""
-    store = open_store(f"sqlite:///{path}", synchronous=synchronous)
+    store = open_store(f"sqlite:///{path}", settings=Settings(sqlite_synchronous=synchronous))
     await store.open()
 
     found = await store._database._writer.execute_fetchall("PRAGMA synchronous")
@@ -247,8 +248,8 @@ async def test_another_transaction_that_holds_the_file_for_a_while_is_waited_for
 
 async def test_a_transaction_that_holds_the_file_for_ever_is_an_error_that_says_so(path, monkeypatch):
     """F41"""
-    monkeypatch.setattr("asyncjobs.store.sqlite.BUSY_SECONDS", 0.01)
-    monkeypatch.setattr("asyncjobs.store.sqlite.LONGEST_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr("asyncjobs.store.sqlite.database.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("asyncjobs.store.sqlite.database.LONGEST_BUSY_SECONDS", 0.05)
     async with opened(f"sqlite:///{path}") as store:
         holder = sqlite3.connect(path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")
@@ -262,13 +263,12 @@ async def test_a_transaction_that_holds_the_file_for_ever_is_an_error_that_says_
 @pytest.mark.parametrize(
     ("address", "path"),
     [
-        ("sqlite:///jobs.db", "jobs.db"),
         ("sqlite:////var/jobs.db", "/var/jobs.db"),
-        ("sqlite+aiosqlite:///a b.db", "a b.db"),
+        ("sqlite+aiosqlite:////var/a b.db", "/var/a b.db"),
     ],
 )
 def test_a_url_names_its_file(address, path):
-    assert sqlite_path(address) == path
+    assert str(open_store(address)._database) == path
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,8 @@ def test_a_url_names_its_file(address, path):
         pytest.param("sqlite://", "in memory", id="no file"),
         pytest.param("sqlite:///:memory:", "in memory", id="memory"),
         pytest.param("sqlite:///jobs.db?mode=ro", "no options here: mode", id="options"),
-        pytest.param("postgresql://host/db", "PostgreSQL is not supported", id="PostgreSQL"),
+        pytest.param("postgresql+psycopg2://host/db", "is not async", id="a driver that blocks"),
+        pytest.param("postgresql://host/db?schema=a.b", "schema takes one name", id="no name of a schema"),
         pytest.param("mysql://host/db", "mysql is not supported", id="MySQL"),
         pytest.param(None, "takes a URL", id="none"),
         pytest.param(7, "takes a URL", id="a number"),
@@ -288,4 +289,4 @@ def test_a_url_names_its_file(address, path):
 )
 def test_an_address_that_names_no_file_is_refused(address, words):
     with pytest.raises(SettingsError, match=words):
-        open_store(address, synchronous="NORMAL")
+        open_store(address)

@@ -4,6 +4,7 @@ import pytest
 
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import JobStatus
+from asyncjobs.settings import Settings
 from asyncjobs.store import Bookmark, open_store
 from asyncjobs.store.turns import Step
 from builders import (
@@ -164,7 +165,7 @@ async def test_closing_twice_does_nothing(address):
 
 async def test_a_store_that_was_closed_can_be_opened_again(address):
     job = make_job()
-    store = open_store(address, synchronous="FULL")
+    store = open_store(address, settings=Settings(sqlite_synchronous="FULL"))
     await store.open()
     await insert(store, job)
     await store.close()
@@ -201,7 +202,7 @@ async def test_a_call_after_the_close_is_refused(address, call):
 
 @pytest.mark.parametrize("call", [pytest.param(call, id=name) for name, call in CALLS.items()])
 async def test_a_call_before_the_opening_is_refused(address, call):
-    store = open_store(address, synchronous="NORMAL")
+    store = open_store(address)
 
     with pytest.raises(StoreUnavailable):
         await call(store)

@@ -17,7 +17,7 @@ from asyncjobs.client.following import Following
 from asyncjobs.client.waiting import Waiting
 from asyncjobs.errors import AsyncJobsError, EngineError, EngineFailed, ForkedClient, NotOpen
 from asyncjobs.settings import Settings
-from asyncjobs.store import Store, open_store
+from asyncjobs.store import Change, Store, open_store
 from asyncjobs.supervision import supervise
 from asyncjobs.telemetry import (
     Event,
@@ -146,16 +146,16 @@ class Life:
 
     async def _watch(self) -> None:
         while True:
-            await self._store.changed()
-            await self._on_change()
+            await self._on_change(await self._store.changed())
 
-    async def _on_change(self) -> None:
-        """Another process has written something."""
-        self._waiting.look_again()
-        self._following.look_again()
+    async def _on_change(self, change: Change) -> None:
+        """Another process has changed something, or may have."""
+        if change.moved:
+            self._waiting.look_again()
+            self._following.look_again()
 
     def _new_store(self) -> Store:
-        return open_store(self._address, synchronous=self.settings.sqlite_synchronous)
+        return open_store(self._address, settings=self.settings)
 
     def subscribe(self, listener: Listener) -> Any:
         """Have `listener` called with every event of this client; the function returned ends that."""

@@ -36,6 +36,7 @@ from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.options import MOST_WORKERS, checked_int
 from asyncjobs.settings import Settings
+from asyncjobs.store import Change
 from asyncjobs.supervision import supervise
 from asyncjobs.telemetry import (
     EngineStarted,
@@ -357,11 +358,12 @@ class JobEngine(JobClient):
         if worker is not None:
             worker.cancel(job.id, job.attempt)
 
-    async def _on_change(self) -> None:
-        await super()._on_change()
-        for worker in self._workers.values():
-            worker.wake()
-        if self._me is not None and any(worker.running for worker in self._workers.values()):
+    async def _on_change(self, change: Change) -> None:
+        await super()._on_change(change)
+        for name, worker in self._workers.items():
+            if change.due is None or name in change.due:
+                worker.wake()
+        if change.cancel and self._me is not None and any(worker.running for worker in self._workers.values()):
             for job in await self._store.running(self._me.id):
                 if job.cancel_requested_at is not None:
                     self._ask_to_cancel(job)

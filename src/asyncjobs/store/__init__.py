@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, Protocol
 
 from msgspec import Struct
 
-from asyncjobs.errors import SettingsError, StoreUnavailable
+from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobStatus, LogChunk, Progress
 from asyncjobs.model.outcome import Transition
+from asyncjobs.settings import Settings
 
 
 class Submission(Struct, frozen=True, gc=False):
@@ -102,6 +103,22 @@ class News:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """A hint at what another process has changed.
+
+    Jobs of the names `due` wait for a claim now or later (None is any name), somebody asked a running
+    job to `cancel`, or jobs have `moved`: ended, or said something.
+    """
+
+    due: frozenset[str] | None = frozenset()
+    moved: bool = False
+    cancel: bool = False
+
+
+ANYTHING = Change(due=None, moved=True, cancel=True)
+
+
+@dataclass(frozen=True, slots=True)
 class Sighting:
     """An engine whose lock nobody holds. With `lock_gone` not even the lock is there any more."""
 
@@ -158,8 +175,14 @@ class Store(Protocol):
         """Make a final job PENDING again; return its record, or None."""
         ...
 
-    async def claim(self, name: str, *, limit: int, engine_id: str, now: datetime) -> Claim:
-        """Take up to `limit` due jobs of `name` for `engine_id`: PENDING → RUNNING, attempt + 1."""
+    async def claim(
+        self, name: str, *, limit: int, engine_id: str, now: datetime, max_running: int | None = None
+    ) -> Claim:
+        """Take up to `limit` due jobs of `name` for `engine_id`: PENDING → RUNNING, attempt + 1.
+
+        With `max_running` only so many that no more than that run, over all engines. A claim that this
+        has cut short has no `next_run_at`: the end of another job says when there is more to take.
+        """
         ...
 
     async def finish(self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime) -> JobStatus | None:
@@ -211,56 +234,31 @@ class Store(Protocol):
         """Return the engines whose rows are there and whose locks nobody holds."""
         ...
 
-    async def changed(self) -> frozenset[str] | None:
-        """Return when another process has written something, as a hint, soon after it did.
+    async def beat(self, engine_id: str) -> bool:
+        """Say that an engine of this process lives; False when its row is gone: it was taken for dead."""
+        ...
 
-        The answer is the names of jobs that became due; None means anything may have changed.
-        """
+    async def changed(self) -> Change:
+        """Return soon after another process has changed something, or may have."""
         ...
 
 
-def open_store(address: Any, *, synchronous: str) -> Store:
+def open_store(address: Any, *, settings: Settings | None = None) -> Store:
     """Return the store at a URL or of an application's `AsyncEngine`; it is not opened yet.
 
     Raises:
         SettingsError: the address is none, or of a database that is not supported.
     """
+    from asyncjobs.store.addresses import database_at
     from asyncjobs.store.sql import SqlStore
-    from asyncjobs.store.sqlite import SqliteDatabase
 
-    return SqlStore(SqliteDatabase(sqlite_path(address), synchronous=synchronous))
-
-
-def sqlite_path(address: Any) -> str:
-    """Return the file that a URL, or an application's `AsyncEngine`, names.
-
-    Raises:
-        SettingsError: it names no file of SQLite's.
-    """
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    url = getattr(address, "url", address)
-    if not isinstance(address, str) and not hasattr(address, "sync_engine"):
-        raise SettingsError(f"the store takes a URL such as 'sqlite:///jobs.db' or an AsyncEngine, not {address!r}")
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise SettingsError(f"{address!r} is not a database URL; write for example 'sqlite:///jobs.db'") from None
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        raise SettingsError("PostgreSQL is not supported by this version yet; use 'sqlite:///jobs.db'")
-    if backend != "sqlite":
-        raise SettingsError(f"{backend} is not supported: use SQLite, for example 'sqlite:///jobs.db'")
-    if parsed.query:
-        raise SettingsError(f"a SQLite URL takes no options here: {', '.join(sorted(parsed.query))}")
-    if not parsed.database or parsed.database == ":memory:":
-        raise SettingsError("a store in memory would lose every job: name a file, for example 'sqlite:///jobs.db'")
-    return parsed.database
+    return SqlStore(database_at(address, settings or Settings()))
 
 
 __all__ = [
+    "ANYTHING",
     "Bookmark",
+    "Change",
     "Claim",
     "Claimed",
     "JobFilter",
@@ -272,5 +270,4 @@ __all__ = [
     "StoreUnavailable",
     "Submission",
     "open_store",
-    "sqlite_path",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from sqlalchemy.engine import Dialect
 
 from asyncjobs.model.job import EngineRecord
-from asyncjobs.store import Sighting
+from asyncjobs.store import Change, Sighting
 from asyncjobs.store.turns import Step, Turn
 
 
@@ -33,9 +33,11 @@ class Database(Protocol):
 
         An end brings the status written or None, steps a list of answers, an insert None, and a take
         its rows (`seq`, `env`, then JOB_COLUMNS, in any order) and the earliest `run_at` that still waits.
+        Where an answer was lost on the way, all but claims are run again: they change nothing the second
+        time. A claim then brings StoreAnswerLost, since nobody knows what it took.
 
         Raises:
-            StoreAnswerLost: all of it was done, or nothing.
+            StoreBusy, StoreUnreachable: nothing was done, and no part of it can be blamed.
             StoreError: nothing of it was done.
         """
         ...
@@ -44,14 +46,12 @@ class Database(Protocol):
         """Run reading steps, beside whatever is being written; return the answer of each."""
         ...
 
-    def tell(self, names: Collection[str], *, ended: bool) -> None:
-        """Hint to other processes that jobs of these names became due here, or that some have ended."""
+    def tell(self, change: Change) -> None:
+        """Hint to other processes what has changed here."""
         ...
 
-    async def changed(self) -> frozenset[str] | None:
-        """Return soon after another process has written something, or may have: the names of jobs that
-        became due, or None for anything.
-        """
+    async def changed(self) -> Change:
+        """Return soon after another process has changed something, or may have."""
         ...
 
     async def hold(self, engine_id: str) -> None:
@@ -60,6 +60,14 @@ class Database(Protocol):
 
     async def let_go(self, engine_id: str, *, for_good: bool) -> None:
         """Free an engine's lock if it is held here; `for_good` when its row is gone too."""
+        ...
+
+    async def beat(self, engine_id: str) -> bool:
+        """Say that an engine of this process lives; False when its row is gone.
+
+        Raises:
+            StoreUnavailable: there was no round trip.
+        """
         ...
 
     async def unheld(self, engines: Sequence[EngineRecord]) -> list[Sighting]:

@@ -15,12 +15,24 @@ _FENCE = "FROM jobs WHERE id = :job_id AND status = 'RUNNING' AND attempt = :att
 _UNDER_WAY = Statement(f"SELECT 1 {_FENCE}", returns=True)
 _INSERT_OUTPUT = Statement(
     "INSERT INTO job_output (job_id, attempt, seq, written_at, stream, text) "
-    f"SELECT :job_id, :attempt, :seq, :written_at, :stream, :text {_FENCE} ON CONFLICT DO NOTHING"
+    "SELECT CAST(:job_id AS TEXT), CAST(:attempt AS BIGINT), CAST(:seq AS BIGINT), CAST(:written_at AS BIGINT), "
+    f"CAST(:stream AS TEXT), CAST(:text AS TEXT) {_FENCE} ON CONFLICT DO NOTHING"
 )
-_PROGRESS_COLUMNS = ("attempt", "completed", "total", "unit", "phase", "message", "details", "updated_at")
+_PROGRESS_TYPES = {
+    "attempt": "BIGINT",
+    "completed": "DOUBLE PRECISION",
+    "total": "DOUBLE PRECISION",
+    "unit": "TEXT",
+    "phase": "TEXT",
+    "message": "TEXT",
+    "details": "TEXT",
+    "updated_at": "BIGINT",
+}
+_PROGRESS_COLUMNS = tuple(_PROGRESS_TYPES)
+_TYPED_PROGRESS = ", ".join(f"CAST(:{column} AS {kind})" for column, kind in _PROGRESS_TYPES.items())
 _PUT_PROGRESS = Statement(
     f"INSERT INTO job_progress (job_id, {', '.join(_PROGRESS_COLUMNS)}) "
-    f"SELECT :job_id, {', '.join(':' + each for each in _PROGRESS_COLUMNS)} {_FENCE} "
+    f"SELECT CAST(:job_id AS TEXT), {_TYPED_PROGRESS} {_FENCE} "
     f"ON CONFLICT (job_id) DO UPDATE SET {', '.join(f'{each} = excluded.{each}' for each in _PROGRESS_COLUMNS)}"
 )
 _OUTPUT_FROM = Statement(
@@ -29,7 +41,7 @@ _OUTPUT_FROM = Statement(
     "ORDER BY attempt, seq LIMIT :limit",
     returns=True,
 )
-_NEWS = Statement(
+NEWS = Statement(
     """
 SELECT place.key, jobs.status, jobs.attempt, EXISTS (
     SELECT 1 FROM job_output AS said WHERE said.job_id = jobs.id
@@ -71,7 +83,7 @@ def output_from(place: dict[str, Any], *, limit: int) -> Step:
 
 def news_at(places_json: str) -> Step:
     """Read, for each of a JSON list of places, its index, its job's status and attempt, and if more is there."""
-    return _NEWS.step({"places": places_json})
+    return NEWS.step({"places": places_json})
 
 
 def progress_of(job_id: str) -> Step:

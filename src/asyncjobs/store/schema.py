@@ -6,31 +6,39 @@ submission; the id, a UUIDv7, is the order of creation, by which lists are paged
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, Index, Integer, MetaData, Table, Text, text
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table, Text, text
 
 metadata = MetaData()
+Whole = BigInteger().with_variant(Integer(), "sqlite")
+
+
+def _where(condition: str) -> dict[str, Any]:
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
 
 jobs = Table(
     "jobs",
     metadata,
-    Column("seq", Integer, primary_key=True),
+    Column("seq", Whole, primary_key=True),
     Column("id", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("key", Text),
     Column("status", Text, nullable=False),
-    Column("priority", Integer, nullable=False),
-    Column("attempt", Integer, nullable=False),
-    Column("retry_count", Integer, nullable=False),
-    Column("interruptions", Integer, nullable=False),
+    Column("priority", Whole, nullable=False),
+    Column("attempt", Whole, nullable=False),
+    Column("retry_count", Whole, nullable=False),
+    Column("interruptions", Whole, nullable=False),
     Column("engine_id", Text),
-    Column("created_at", Integer, nullable=False),
-    Column("run_at", Integer, nullable=False),
-    Column("started_at", Integer),
-    Column("finished_at", Integer),
-    Column("cancel_requested_at", Integer),
+    Column("created_at", Whole, nullable=False),
+    Column("run_at", Whole, nullable=False),
+    Column("started_at", Whole),
+    Column("finished_at", Whole),
+    Column("cancel_requested_at", Whole),
     Column("timeout", Float),
     Column("kill_grace", Float, nullable=False),
-    Column("max_retries", Integer, nullable=False),
+    Column("max_retries", Whole, nullable=False),
     Column("retry_delay", Float, nullable=False),
     Column("retry_max_delay", Float, nullable=False),
     Column("error", Text),
@@ -38,13 +46,39 @@ jobs = Table(
     Column("result", Text),
     Column("env", Text),
     Index("jobs_id", "id", unique=True),
-    Index("jobs_key", "name", "key", unique=True, sqlite_where=text("key IS NOT NULL")),
+    Index(
+        "jobs_key",
+        "name",
+        "key",
+        unique=True,
+        sqlite_where=text("key IS NOT NULL"),
+        postgresql_where=text("key IS NOT NULL"),
+    ),
     # Serves the claim: waiting rows only, so finished ones cost it nothing.
-    Index("jobs_waiting", "name", "priority", "run_at", sqlite_where=text("status = 'PENDING'")),
-    Index("jobs_running", "engine_id", "name", sqlite_where=text("status = 'RUNNING'")),
+    Index(
+        "jobs_waiting",
+        "name",
+        "priority",
+        "run_at",
+        sqlite_where=text("status = 'PENDING'"),
+        postgresql_where=text("status = 'PENDING'"),
+    ),
+    Index(
+        "jobs_running",
+        "engine_id",
+        "name",
+        sqlite_where=text("status = 'RUNNING'"),
+        postgresql_where=text("status = 'RUNNING'"),
+    ),
     # Serve the lists, newest first. Each change of status touches as few pages as can be.
-    Index("jobs_pending", "id", sqlite_where=text("status = 'PENDING'")),
-    Index("jobs_ended", "status", "id", sqlite_where=text("finished_at IS NOT NULL")),
+    Index("jobs_pending", "id", **_where("status = 'PENDING'")),
+    Index(
+        "jobs_ended",
+        "status",
+        "id",
+        sqlite_where=text("finished_at IS NOT NULL"),
+        postgresql_where=text("finished_at IS NOT NULL"),
+    ),
     Index("jobs_name", "name", "id"),
 )
 
@@ -52,18 +86,18 @@ job_attempts = Table(
     "job_attempts",
     metadata,
     Column("job_id", Text, primary_key=True),
-    Column("attempt", Integer, primary_key=True),
+    Column("attempt", Whole, primary_key=True),
     Column("outcome", Text, nullable=False),
     Column("reason", Text),
-    Column("started_at", Integer, nullable=False),
-    Column("finished_at", Integer, nullable=False),
+    Column("started_at", Whole, nullable=False),
+    Column("finished_at", Whole, nullable=False),
     Column("engine_id", Text, nullable=False),
     Column("host", Text),
-    Column("pid", Integer),
-    Column("exit_code", Integer),
-    Column("signal", Integer),
+    Column("pid", Whole),
+    Column("exit_code", Whole),
+    Column("signal", Whole),
     Column("error", Text),
-    Column("peak_rss", Integer),
+    Column("peak_rss", Whole),
     Column("cpu_time", Float),
     sqlite_with_rowid=False,
 )
@@ -73,9 +107,9 @@ job_output = Table(
     "job_output",
     metadata,
     Column("job_id", Text, primary_key=True),
-    Column("attempt", Integer, primary_key=True),
-    Column("seq", Integer, primary_key=True),
-    Column("written_at", Integer, nullable=False),
+    Column("attempt", Whole, primary_key=True),
+    Column("seq", Whole, primary_key=True),
+    Column("written_at", Whole, nullable=False),
     Column("stream", Text, nullable=False),
     Column("text", Text, nullable=False),
 )
@@ -84,14 +118,14 @@ job_progress = Table(
     "job_progress",
     metadata,
     Column("job_id", Text, primary_key=True),
-    Column("attempt", Integer, nullable=False),
+    Column("attempt", Whole, nullable=False),
     Column("completed", Float, nullable=False),
     Column("total", Float),
     Column("unit", Text),
     Column("phase", Text),
     Column("message", Text),
     Column("details", Text, nullable=False),
-    Column("updated_at", Integer, nullable=False),
+    Column("updated_at", Whole, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -101,17 +135,17 @@ engines = Table(
     Column("id", Text, primary_key=True),
     Column("host", Text, nullable=False),
     Column("boot", Text, nullable=False),
-    Column("pid", Integer, nullable=False),
+    Column("pid", Whole, nullable=False),
     Column("pid_started", Float, nullable=False),
     Column("names", Text, nullable=False),
     Column("version", Text, nullable=False),
-    Column("started_at", Integer, nullable=False),
-    Column("seen_at", Integer, nullable=False),
+    Column("started_at", Whole, nullable=False),
+    Column("seen_at", Whole, nullable=False),
 )
 
 schema_version = Table(
     "asyncjobs_schema",
     metadata,
-    Column("version", Integer, primary_key=True),
-    Column("applied_at", Integer, nullable=False),
+    Column("version", Whole, primary_key=True),
+    Column("applied_at", Whole, nullable=False),
 )

@@ -11,6 +11,7 @@ from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus,
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import (
     Bookmark,
+    Change,
     Claim,
     Claimed,
     JobFilter,
@@ -45,6 +46,7 @@ from asyncjobs.store.rows import (
 from asyncjobs.store.turns import End, Step, Take, Turns
 
 Answers = list[list[Any]]
+_MOVED = Change(moved=True)
 
 
 class SqlStore:
@@ -53,6 +55,8 @@ class SqlStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._turns = Turns(database)
+        self._limited: set[str] = set()
+        """The names of which only so many run at once, over all engines."""
 
     async def open(self) -> None:
         """Connect, and create or migrate the schema."""
@@ -73,8 +77,10 @@ class SqlStore:
         jobs = [each.job for each in submissions]
         keyed = [job for job in jobs if job.key is not None]
         rows = [submission_row(each) for each in submissions]
+        due = Change(due=frozenset(job.name for job in jobs))
         if not keyed:
             await self._turns.insert(rows)
+            self._database.tell(due)
             return jobs
 
         def read(answers: Answers) -> list[Job]:
@@ -83,7 +89,9 @@ class SqlStore:
             by_key = {(job.name, job.key): job for job in in_place}
             return [job if job.key is None else by_id.get(job.id) or by_key[job.name, job.key] for job in jobs]
 
-        return await self._turns.run([statements.insert_jobs(rows), statements.jobs_in_place(keyed)], read)
+        stored = await self._turns.run([statements.insert_jobs(rows), statements.jobs_in_place(keyed)], read)
+        self._database.tell(due)
+        return stored
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job with its attempts, or None."""
@@ -140,23 +148,37 @@ class SqlStore:
             statements.ask_running_to_cancel(job_id=job_id, now=micros(now)),
             *_whole_job(job_id),
         ]
-        return await self._turns.run(steps, _read_whole_job)
+        job = await self._turns.run(steps, _read_whole_job)
+        self._database.tell(Change(moved=True, cancel=True))
+        return job
 
     async def retry(self, job_id: str, *, now: datetime) -> Job | None:
         """Make a final job PENDING again."""
         steps = [statements.retry_final(job_id=job_id, now=micros(now)), *_whole_job(job_id)]
-        return await self._turns.run(steps, _read_whole_job)
+        job = await self._turns.run(steps, _read_whole_job)
+        if job is not None:
+            self._database.tell(Change(due=frozenset((job.name,))))
+        return job
 
     # --- attempts -------------------------------------------------------------------------------
 
-    async def claim(self, name: str, *, limit: int, engine_id: str, now: datetime) -> Claim:
+    async def claim(
+        self, name: str, *, limit: int, engine_id: str, now: datetime, max_running: int | None = None
+    ) -> Claim:
         """Take up to `limit` due jobs of `name`."""
-        return await self._turns.take(Take(name, limit, engine_id, micros(now)), _read_claim)
+        if max_running is not None:
+            self._limited.add(name)
+        return await self._turns.take(Take(name, limit, engine_id, micros(now), max_running), _read_claim)
 
     async def finish(self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime) -> JobStatus | None:
         """End the attempt that `job` is, if the row still says so."""
         end = End(fenced_row(job, transition, now=now), attempt_row(attempt), transition.status.value)
-        return await self._turns.end(end, _read_status)
+        status = await self._turns.end(end, _read_status)
+        if status is JobStatus.PENDING or job.name in self._limited:  # others may have waited for it to run fewer
+            self._database.tell(Change(due=frozenset((job.name,)), moved=True))
+        else:
+            self._database.tell(_MOVED)
+        return status
 
     async def note(self, job: Job, output: Sequence[OutputChunk], progress: Progress | None) -> bool:
         """Write what the attempt that `job` is has said, if the row still says that it runs."""
@@ -166,7 +188,9 @@ class SqlStore:
         ]
         if progress is not None:
             steps.append(note_statements.put_progress(progress_row(job, progress)))
-        return await self._turns.run(steps, lambda answers: bool(answers[0]))
+        under_way = await self._turns.run(steps, lambda answers: bool(answers[0]))
+        self._database.tell(_MOVED)
+        return under_way
 
     async def output(self, bookmark: Bookmark, *, limit: int) -> list[OutputChunk]:
         """Return at most `limit` chunks from the bookmark on."""
@@ -214,8 +238,12 @@ class SqlStore:
         [rows] = await self._database.read([statements.all_engines()])
         return await self._database.unheld(list(map(engine_from_row, rows)))
 
-    async def changed(self) -> frozenset[str] | None:
-        """Return when another process has written something: the names of jobs that became due, or None."""
+    async def beat(self, engine_id: str) -> bool:
+        """Say that an engine of this process lives."""
+        return await self._database.beat(engine_id)
+
+    async def changed(self) -> Change:
+        """Return soon after another process has changed something, or may have."""
         return await self._database.changed()
 
 

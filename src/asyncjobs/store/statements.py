@@ -6,6 +6,7 @@ shape, in a file of its own.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -54,7 +55,7 @@ def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Row]:
 
 FINAL_STATUSES = tuple(sorted(str(status) for status in FINAL))
 _COLUMNS = ", ".join(JOB_COLUMNS)
-_QUALIFIED = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS)
+QUALIFIED = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS)
 
 
 # --- submit -------------------------------------------------------------------------------------
@@ -64,7 +65,11 @@ INSERT_JOB = Statement(
     "ON CONFLICT DO NOTHING",
     order=NEW_JOB,
 )
-_JOB_IN_PLACE = Statement(f"SELECT {_COLUMNS} FROM jobs WHERE id = :id OR (name = :name AND key = :key)", returns=True)
+JOBS_IN_PLACE = Statement(
+    f"SELECT {QUALIFIED} FROM json_each(:wanted) AS each CROSS JOIN jobs ON jobs.id = json_extract(each.value, '$.id') "
+    "OR (jobs.name = json_extract(each.value, '$.name') AND jobs.key = json_extract(each.value, '$.key'))",
+    returns=True,
+)
 
 
 def insert_jobs(rows: Sequence[Row]) -> Step:
@@ -74,7 +79,8 @@ def insert_jobs(rows: Sequence[Row]) -> Step:
 
 def jobs_in_place(jobs: Sequence[Job]) -> Step:
     """Read the jobs that have these ids, or hold these names and keys."""
-    return _JOB_IN_PLACE.step(*({"id": job.id, "name": job.name, "key": job.key} for job in jobs))
+    wanted = json.dumps([{"id": job.id, "name": job.name, "key": job.key} for job in jobs])
+    return JOBS_IN_PLACE.step({"wanted": wanted})
 
 
 # --- cancel, retry, delete ----------------------------------------------------------------------
@@ -139,12 +145,13 @@ _ATTEMPTS_OF = Statement(
     f"SELECT {', '.join(ATTEMPT_COLUMNS)} FROM job_attempts WHERE job_id = :id ORDER BY attempt", returns=True
 )
 _ENDED_AMONG = Statement(
-    f"SELECT {_QUALIFIED} FROM json_each(:ids) CROSS JOIN jobs ON jobs.id = json_each.value "
+    f"SELECT {QUALIFIED} FROM json_each(:ids) AS each CROSS JOIN jobs ON jobs.id = each.value "
     f"WHERE jobs.status IN {FINAL_STATUSES}",
     returns=True,
 )
 _MISSING_AMONG = Statement(
-    "SELECT value FROM json_each(:ids) WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id = value)", returns=True
+    "SELECT each.value FROM json_each(:ids) AS each WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id = each.value)",
+    returns=True,
 )
 _RUNNING_UNDER = Statement(
     f"SELECT {_COLUMNS} FROM jobs WHERE status = 'RUNNING' AND engine_id = :engine_id", returns=True
@@ -227,7 +234,9 @@ def _step(statement: ClauseElement, dialect: Dialect, *, returns: bool = False) 
 _ENGINE_COLUMNS = "id, host, boot, pid, pid_started, names, version, started_at, seen_at"
 
 
-_INSERT_ENGINE = Statement(f"INSERT INTO engines ({_ENGINE_COLUMNS}) VALUES (:{_ENGINE_COLUMNS.replace(', ', ', :')})")
+_INSERT_ENGINE = Statement(
+    f"INSERT INTO engines ({_ENGINE_COLUMNS}) VALUES (:{_ENGINE_COLUMNS.replace(', ', ', :')}) ON CONFLICT DO NOTHING"
+)
 _DELETE_ENGINE = Statement(
     "DELETE FROM engines WHERE id = :id "
     "AND NOT EXISTS (SELECT 1 FROM jobs WHERE status = 'RUNNING' AND engine_id = :id)"

@@ -7,8 +7,7 @@
 One turn runs at a time. It starts at once when there is something to do; whatever is asked for while
 it commits goes into the next one. So a lone submit waits for nobody, and a thousand at once share a
 commit. A turn that fails is rolled back and each caller's part is run again on its own, so that
-everybody sees their own error only. All but a claim may be run again even when only the answer was
-lost: each changes nothing the second time. What a claim took whose answer is lost, its engine finds.
+everybody sees their own error only.
 
 Within a turn ends come first, so that a claim can use their slots, and new jobs come before claims, so
 that whoever is woken ahead of a submission finds it.
@@ -21,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from asyncjobs.errors import StoreAnswerLost, StoreBusy, StoreError, StoreUnavailable
+from asyncjobs.errors import StoreBusy, StoreError, StoreUnavailable, StoreUnreachable
 
 if TYPE_CHECKING:
     from asyncjobs.store.database import Database
@@ -36,8 +35,8 @@ CLOSE_SECONDS = 5.0
 class Step(NamedTuple):
     """One statement, run once for each of `parameters`.
 
-    It answers with all rows that came back where `returns` is set, else with the number of rows
-    changed by each run.
+    It answers with all rows that came back where `returns` is set; else with the number of rows
+    changed, alone in a list, where it is run once.
     """
 
     sql: str
@@ -80,6 +79,9 @@ class Part(Generic[W, T]):
     def take(self, brought: Any) -> None:
         """Answer the caller, who may have gone."""
         if self.answer.done():
+            return
+        if isinstance(brought, StoreError):
+            self.answer.set_exception(brought)
             return
         try:
             self.answer.set_result(self.read(brought))
@@ -204,10 +206,7 @@ class Turns:
         try:
             brought = await self._database.write(turn)
         except StoreError as error:
-            if isinstance(error, StoreAnswerLost):
-                _refuse(turn.takes, error)
-                turn.takes.clear()
-            if len(turn) > 1 and not isinstance(error, StoreBusy):
+            if len(turn) > 1 and not isinstance(error, StoreBusy | StoreUnreachable):
                 for each in turn.apart():
                     await self._settle(each)
             else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 
 
-def migrations() -> list[tuple[int, list[str]]]:
-    """Return each version with its statements, oldest first."""
-    folder = files(__name__)
+def migrations(database: str) -> list[tuple[int, list[str]]]:
+    """Return each version with its statements, oldest first, for `sqlite` or `postgresql`."""
+    folder = files(__name__).joinpath(database)
     names = sorted(each.name for each in folder.iterdir() if each.name.endswith(".sql"))
     return [(int(name[:4]), _statements(folder.joinpath(name).read_text(encoding="utf-8"))) for name in names]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,10 @@ from sqlalchemy.pool import NullPool
 
 from asyncjobs.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreUnavailable
 from asyncjobs.model.job import EngineRecord
-from asyncjobs.store import Sighting
-from asyncjobs.store.locks import EngineLocks
+from asyncjobs.store import ANYTHING, Change, Sighting
 from asyncjobs.store.migrations import migrations
-from asyncjobs.store.sqlite_statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
+from asyncjobs.store.sqlite.locks import EngineLocks
+from asyncjobs.store.sqlite.statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
 from asyncjobs.store.statements import INSERT_JOB
 from asyncjobs.store.turns import End, Row, Step, Take, Turn
 from asyncjobs.threads import in_thread
@@ -125,9 +125,11 @@ def _take(cursor: sqlite3.Cursor, take: Take) -> tuple[list[Row], int | None]:
     name, limit, engine_id, now, max_running = take
     if max_running is not None:  # exact: nobody else writes meanwhile
         [(running,)] = cursor.execute(RUNNING_OF.sql, (name,)).fetchall()
-        limit = min(limit, max(0, max_running - running))
+        if max_running - running < limit:
+            limit = max(0, max_running - running)
+            return cursor.execute(CLAIM.sql, (name, limit, engine_id, now)).fetchall(), None
     rows = cursor.execute(CLAIM.sql, (name, limit, engine_id, now)).fetchall()
-    [(next_run_at,)] = cursor.execute(NEXT_RUN_AT.sql, (take.name,)).fetchall()
+    [(next_run_at,)] = cursor.execute(NEXT_RUN_AT.sql, (name,)).fetchall()
     return rows, next_run_at
 
 
@@ -137,7 +139,7 @@ def _run_steps(cursor: sqlite3.Cursor, steps: Sequence[Step]) -> list[Any]:
 
 def _run_step(cursor: sqlite3.Cursor, step: Step) -> list[Any]:
     if not step.returns:
-        return [cursor.execute(step.sql, each).rowcount for each in step.parameters]
+        return [cursor.executemany(step.sql, step.parameters).rowcount]
     rows: list[Any] = []
     for each in step.parameters:
         rows += cursor.execute(step.sql, each).fetchall()
@@ -229,15 +231,15 @@ class SqliteDatabase:
         except Exception as error:
             raise self.translated(error) from error
 
-    def tell(self, names: Collection[str], *, ended: bool) -> None:
+    def tell(self, change: Change) -> None:
         """Do nothing: others see by the file that something was written."""
 
-    async def changed(self) -> None:
+    async def changed(self) -> Change:
         """Return when another process has committed something."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             if self._log_moved() and await self._others_committed():
-                return
+                return ANYTHING
 
     async def hold(self, engine_id: str) -> None:
         """Take an engine's lock."""
@@ -246,6 +248,10 @@ class SqliteDatabase:
     async def let_go(self, engine_id: str, *, for_good: bool) -> None:
         """Free an engine's lock; its file stays, as long as its row does."""
         await in_thread(self.locks.remove if for_good else self.locks.let_go, engine_id, name="asyncjobs unlock")
+
+    async def beat(self, engine_id: str) -> bool:
+        """Do nothing: the lock says that an engine lives."""
+        return True
 
     async def unheld(self, engines: Sequence[EngineRecord]) -> list[Sighting]:
         """Return the engines whose locks nobody holds: they are dead, at once."""
@@ -317,7 +323,7 @@ class SqliteDatabase:
 
     async def _migrate(self) -> None:
         """Bring the schema up to date in one transaction; of several starters one does it."""
-        steps = await in_thread(migrations, name="asyncjobs migrations")
+        steps = await in_thread(migrations, "sqlite", name="asyncjobs migrations")
         known = steps[-1][0]
         version = await self._version()
         if version > known:

@@ -1,0 +1,243 @@
+"""`Line`: one connection to PostgreSQL, opened when it is needed and again after it broke.
+
+    run ─> (open) ─> work, within its time ─> answer
+                        └ broken, or out of time ─> dropped; the next call opens a new one
+
+Whatever goes wrong is told apart by what may have been done, since only that decides who may try again:
+`StoreUnreachable` and `Repeatable` mean nothing, `StoreAnswerLost` all or nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import weakref
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from asyncjobs.errors import StoreAnswerLost, StoreError, StoreUnavailable, StoreUnreachable
+
+T = TypeVar("T")
+Driver = Any  # asyncpg.Connection; asyncpg is not typed
+OPEN_SECONDS = 5.0
+CALL_SECONDS = 60.0
+# The kernel ends a connection whose other side has been silent for so long (`man 7 tcp`).
+_IDLE_SECONDS, _BETWEEN_SECONDS, _PROBES, _UNACKNOWLEDGED_MILLISECONDS = 5, 5, 3, 15_000
+
+_BROKEN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # shut down, crashed, or not up yet
+    asyncpg.ReadOnlySQLTransactionError,  # a fail-over has left us with the standby
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+_REFUSED = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InterfaceError,
+    OSError,
+    TimeoutError,
+)
+_AGAIN = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
+
+
+class Repeatable(StoreUnavailable):
+    """The database has rolled back what was asked for, for a reason that may be gone at once."""
+
+
+class Source:
+    """Where connections come from: a URL, or the arguments of an application's own engine, never its pool."""
+
+    def __init__(self, address: URL | AsyncEngine, *, pooled: bool) -> None:
+        self.pooled = pooled
+        self._address = address
+        self._engine: AsyncEngine | None = None
+
+    def __str__(self) -> str:
+        url = self._address if isinstance(self._address, URL) else self._address.url
+        return url.render_as_string(hide_password=True)
+
+    async def connect(self) -> AsyncConnection:
+        """Open a connection."""
+        if self._engine is None:
+            self._engine = self._new_engine()
+        return await self._engine.connect()
+
+    def _new_engine(self) -> AsyncEngine:
+        if isinstance(self._address, URL):
+            # Behind PgBouncer a prepared statement may be somebody else's, or nobody's.
+            options = {"statement_cache_size": 0, "prepared_statement_cache_size": 0} if self.pooled else {}
+            return create_async_engine(self._address, poolclass=NullPool, connect_args=options)
+        # A copy of its pool has its way to connect, listeners included, and none of its connections.
+        return create_async_engine(self._address.url, pool=self._address.sync_engine.pool.recreate())
+
+    async def dispose(self) -> None:
+        """Close what is idle."""
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+
+class Line:
+    """One connection; a call at a time. `prepare` is run on each new one before it is used."""
+
+    def __init__(self, source: Source, *, prepare: Callable[[Driver], Awaitable[None]] | None = None) -> None:
+        self._source = source
+        self._prepare = prepare
+        self._held: AsyncConnection | None = None
+        self._driver: Driver = None
+        self._turn = asyncio.Lock()
+        self.waiting = 0
+        """How many calls wait or run."""
+
+    @property
+    def driver(self) -> Driver:
+        """The connection, while it is open and works; else None."""
+        return None if self._driver is None or self._driver.is_closed() else self._driver
+
+    async def run(self, work: Callable[[Driver], Awaitable[T]], *, seconds: float = CALL_SECONDS) -> T:
+        """Have the work done on the connection, opened first if need be.
+
+        Raises:
+            StoreUnreachable: no connection could be opened.
+            Repeatable: the database has rolled it back.
+            StoreAnswerLost: it took longer than `seconds`, or the connection broke meanwhile.
+            StoreError: the database refuses it.
+        """
+        self.waiting += 1
+        try:
+            async with self._turn:
+                driver = self.driver or await self._opened()
+                try:
+                    async with asyncio.timeout(seconds):
+                        return await work(driver)
+                except _AGAIN as error:
+                    raise Repeatable(f"{self._source}: {error}") from error
+                except _BROKEN as error:
+                    await self.drop()
+                    raise StoreAnswerLost(f"{self._source} does not answer: {_words(error)}") from error
+                except asyncpg.PostgresError as error:
+                    raise refusal(error, str(self._source)) from error
+                except asyncio.CancelledError:
+                    await self._recover(driver)
+                    raise
+        finally:
+            self.waiting -= 1
+
+    async def _recover(self, driver: Driver) -> None:
+        """Whoever asked has gone: nothing of a transaction that it left open may stay."""
+        if driver.is_closed() or driver.is_in_transaction():
+            await self.drop()
+
+    async def _opened(self) -> Driver:
+        await self.drop()
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                self._held = await self._source.connect()
+                self._driver = (await self._held.get_raw_connection()).driver_connection
+                _watch_over(self._driver)
+                if self._prepare is not None:
+                    await self._prepare(self._driver)
+        except BaseException as error:
+            await self.drop()
+            if isinstance(error, Exception):
+                raise _unreachable(error, str(self._source)) from error
+            raise
+        return self._driver
+
+    async def drop(self) -> None:
+        """Give the connection up without a word to the other side; twice is once."""
+        held, self._held = self._held, None
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            driver.terminate()
+        if held is not None:
+            try:
+                await held.invalidate()
+                await held.close()
+            except Exception:
+                return  # it is broken, which is why it is given up
+
+    async def close(self) -> None:
+        """Say goodbye and disconnect; the database does not let us wait for long."""
+        driver = self.driver
+        if driver is not None:
+            try:
+                await driver.close(timeout=1.0)
+            except (*_BROKEN, asyncpg.PostgresError):
+                pass  # it is broken: nobody is there to say goodbye to
+        await self.drop()
+
+
+def refusal(error: asyncpg.PostgresError, where: str) -> StoreError:
+    """Return what the database refuses as an error that says what to do."""
+    words = str(error)
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return StoreUnavailable(
+            f"{where}: {words}: grant the role what it needs, or run asyncjobs.store.migrate(url) as one that has it"
+        )
+    if isinstance(error, asyncpg.InsufficientResourcesError):
+        return StoreUnavailable(f"{where}: {words}: free some space or connections")
+    return StoreUnavailable(f"{where}: {words}")
+
+
+def _unreachable(error: Exception, where: str) -> StoreError:
+    cause: BaseException = getattr(error, "orig", None) or error  # SQLAlchemy wraps what the driver says
+    cause = cause.__cause__ or cause if not isinstance(cause, (*_REFUSED, asyncpg.PostgresError)) else cause
+    if isinstance(cause, StoreError):
+        return cause
+    if isinstance(cause, asyncpg.PostgresError) and not isinstance(cause, _REFUSED):
+        return refusal(cause, where)
+    return StoreUnreachable(f"{where} can't be reached: {_words(cause)}")
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+# --- the sockets --------------------------------------------------------------------------------
+
+_every: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _watch_over(driver: Driver) -> None:
+    """Have the kernel notice a cut cable, and a forked child let go of the connection."""
+    transport = driver._transport  # asyncpg has no other way to it; a test guards this
+    _every.add(transport)
+    end = transport.get_extra_info("socket")
+    if end is None or end.family == socket.AF_UNIX:
+        return
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _IDLE_SECONDS),
+        ("TCP_KEEPINTVL", _BETWEEN_SECONDS),
+        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED_MILLISECONDS),
+    ):
+        if hasattr(socket, name):
+            end.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def _forget_all() -> None:
+    """In a forked child: let go of every connection, whose locks would else outlive our parent.
+
+    Its descriptor is pointed elsewhere rather than closed, since its number is still known in many places.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for transport in list(_every):
+        end = transport.get_extra_info("socket")
+        if end is not None and end.fileno() >= 0:
+            os.dup2(nowhere, end.fileno(), inheritable=False)
+    os.close(nowhere)
+
+
+os.register_at_fork(after_in_child=_forget_all)

@@ -1,0 +1,153 @@
+"""The statements as PostgreSQL runs them: those of a turn for all its rows at once, and what the shared ones become.
+
+A turn's rows travel as one array for each column (`unnest`): as fast as COPY at these sizes, and it can
+answer and meet conflicts.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from asyncjobs.store.note_statements import NEWS
+from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS, NEW_JOB
+from asyncjobs.store.statements import JOBS_IN_PLACE, QUALIFIED
+
+_TABLES = ("jobs", "job_attempts", "job_output", "job_progress", "engines", "asyncjobs_schema")
+_FLOATS = {"timeout", "kill_grace", "retry_delay", "retry_max_delay", "cpu_time"}
+_WHOLE = {
+    "priority",
+    "attempt",
+    "retry_count",
+    "interruptions",
+    "created_at",
+    "run_at",
+    "now",
+    "max_retries",
+    "started_at",
+    "finished_at",
+    "pid",
+    "exit_code",
+    "signal",
+    "peak_rss",
+}
+
+
+def _arrays(columns: tuple[str, ...], *, first: int = 1) -> str:
+    """Return the parameters of an `unnest`, an array for each column."""
+    kinds = ["float8" if each in _FLOATS else "int8" if each in _WHOLE else "text" for each in columns]
+    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, first))
+
+
+INSERT_JOBS = f"INSERT INTO jobs ({', '.join(NEW_JOB)}) SELECT * FROM unnest({_arrays(NEW_JOB)}) ON CONFLICT DO NOTHING"
+
+# RUNNING under these attempts and this engine → the next status; then the rows of those attempts alone.
+_END = f"""
+wanted AS (
+    SELECT * FROM unnest({_arrays(ENDED)}) AS wanted({", ".join(ENDED)})
+),
+ended AS (
+    UPDATE jobs SET
+        status = CASE WHEN wanted.status = 'PENDING' AND jobs.cancel_requested_at IS NOT NULL
+            THEN 'CANCELED' ELSE wanted.status END,
+        result = wanted.result, error = wanted.error,
+        retry_count = wanted.retry_count, interruptions = wanted.interruptions,
+        run_at = coalesce(wanted.run_at, jobs.run_at),
+        started_at = CASE WHEN wanted.status = 'PENDING' AND jobs.cancel_requested_at IS NULL
+            THEN NULL ELSE jobs.started_at END,
+        finished_at = CASE WHEN wanted.status = 'PENDING' AND jobs.cancel_requested_at IS NULL
+            THEN NULL ELSE wanted.now END
+    FROM wanted
+    WHERE jobs.id = wanted.id AND jobs.status = 'RUNNING'
+        AND jobs.attempt = wanted.attempt AND jobs.engine_id = wanted.engine_id
+    RETURNING jobs.id, jobs.attempt, jobs.status
+),
+kept AS (
+    INSERT INTO job_attempts ({", ".join(ATTEMPT_COLUMNS)})
+    SELECT said.* FROM unnest({_arrays(ATTEMPT_COLUMNS, first=len(ENDED) + 1)})
+        AS said({", ".join(ATTEMPT_COLUMNS)})
+    JOIN ended ON ended.id = said.job_id AND ended.attempt = said.attempt
+    ON CONFLICT DO NOTHING
+)"""
+END_ATTEMPTS = f"WITH {_END} SELECT id, attempt, status FROM ended"
+
+
+def _take(first: int) -> str:
+    """Return the parts that claim; their parameters (name, limit, engine, now) begin at a number.
+
+    MATERIALIZED: the planner may neither run the LIMIT twice nor move it. The priorities that wait are found by
+    one look into jobs_waiting each, so neither jobs due later nor those of other priorities are walked over.
+    """
+    name, limit, engine, now = (f"${number}" for number in range(first, first + 4))
+    return f"""
+level(priority) AS (
+    SELECT max(priority) FROM jobs WHERE status = 'PENDING' AND name = {name}
+    UNION ALL
+    SELECT (SELECT max(priority) FROM jobs
+            WHERE status = 'PENDING' AND name = {name} AND priority < level.priority)
+    FROM level WHERE level.priority IS NOT NULL
+),
+due AS MATERIALIZED (
+    SELECT waiting.seq FROM level CROSS JOIN LATERAL (
+        SELECT jobs.seq FROM jobs
+        WHERE jobs.status = 'PENDING' AND jobs.name = {name}
+            AND jobs.priority = level.priority AND jobs.run_at <= {now}
+        ORDER BY jobs.run_at, jobs.seq LIMIT {limit} FOR UPDATE SKIP LOCKED
+    ) AS waiting
+    LIMIT {limit}
+),
+taken AS (
+    UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, engine_id = {engine},
+        started_at = {now}, finished_at = NULL
+    FROM due WHERE jobs.seq = due.seq AND jobs.status = 'PENDING'
+    RETURNING jobs.seq, jobs.env, {QUALIFIED}
+),
+later(run_at) AS (
+    SELECT min((SELECT min(jobs.run_at) FROM jobs
+                WHERE jobs.status = 'PENDING' AND jobs.name = {name}
+                    AND jobs.priority = level.priority AND jobs.run_at > {now}))
+    FROM level
+)"""
+
+
+_TAKEN = "SELECT later.run_at, taken.* FROM later LEFT JOIN taken ON true"
+CLAIM = f"WITH RECURSIVE {_take(1)} {_TAKEN}"
+
+# Ends and a claim in one statement: both see the rows as they were before, and no row concerns both.
+_AFTER_ENDS = len(ENDED) + len(ATTEMPT_COLUMNS) + 1
+_TAKEN_COLUMNS = ("seq", "env", *JOB_COLUMNS)
+END_AND_CLAIM = f"""WITH RECURSIVE {_END}, {_take(_AFTER_ENDS)}
+SELECT ended.id, ended.attempt, ended.status, NULL::int8, {", ".join("NULL" for _ in _TAKEN_COLUMNS)} FROM ended
+UNION ALL
+SELECT NULL, NULL, NULL, later.run_at, {", ".join("taken." + each for each in _TAKEN_COLUMNS)}
+FROM later LEFT JOIN taken ON true"""
+
+RUNNING_OF = "SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND name = $1"
+SAW = "UPDATE engines SET seen_at = (extract(epoch FROM clock_timestamp()) * 1000000)::int8 WHERE id = $1"
+
+_REWRITTEN = {
+    JOBS_IN_PLACE.sql: f"SELECT DISTINCT {QUALIFIED} FROM json_to_recordset($1::json) AS each(id text, name text, "
+    "key text) JOIN jobs ON jobs.id = each.id OR (jobs.name = each.name AND jobs.key = each.key)",
+    NEWS.sql: """
+SELECT place.ordinality - 1, jobs.status, jobs.attempt, EXISTS (
+    SELECT 1 FROM job_output AS said WHERE said.job_id = jobs.id
+        AND (said.attempt, said.seq) > (place.attempt, place.seq) AND said.attempt <= place.last
+)
+FROM ROWS FROM (json_to_recordset($1::json) AS (job_id text, attempt int8, seq int8, last int8))
+    WITH ORDINALITY AS place(job_id, attempt, seq, last, ordinality)
+JOIN jobs ON jobs.id = place.job_id
+""",
+}
+
+
+@lru_cache(maxsize=1000)
+def qualified(sql: str, schema: str) -> str:
+    """Return a statement, shared or of ours, as this database takes it: its tables named with their schema."""
+    sql = _REWRITTEN.get(sql, sql)
+    sql = re.sub(r"\?(\d+)", r"$\1", sql)
+    sql = re.sub(r"json_each\((\$\d+)\) AS (\w+)", r"json_array_elements_text(\1::json) AS \2(value)", sql)
+    return re.sub(
+        rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|TABLE IF NOT EXISTS|ON)\s+({'|'.join(_TABLES)})\b(?!\.)",
+        rf'\1 "{schema}".\2',
+        sql,
+    )
