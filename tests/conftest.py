@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from postgres import PostgresServer, databases_for_tests
+
 TESTS = Path(__file__).parent
 
 
@@ -14,6 +16,28 @@ TESTS = Path(__file__).parent
 def seconds():
     """How long a test lasts whose nature is to last."""
     return float(os.environ.get("ASYNCJOBS_TEST_SECONDS", "5"))
+
+
+@pytest.fixture(scope="session")
+def databases():
+    """Make and drop databases on one PostgreSQL, started with the first test that asks for one."""
+    with databases_for_tests() as databases:
+        yield databases
+
+
+@pytest.fixture
+def postgres_url(databases):
+    """The address of an empty PostgreSQL database."""
+    url = databases.create()
+    yield url
+    databases.drop(url)
+
+
+@pytest.fixture
+def postgres():
+    """A PostgreSQL server of the test's own, which it may stop, kill and start again."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
