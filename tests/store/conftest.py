@@ -7,13 +7,15 @@ import pytest
 
 from builders import opened
 
-DATABASES = {"sqlite": lambda folder: f"sqlite:///{folder / 'jobs.db'}"}
+DATABASES = ["sqlite", "postgresql"]
 
 
-@pytest.fixture(params=list(DATABASES))
+@pytest.fixture(params=DATABASES)
 def address(request, tmp_path):
     """The URL of an empty database."""
-    return DATABASES[request.param](tmp_path)
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'jobs.db'}"
+    return request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture

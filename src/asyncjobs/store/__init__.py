@@ -42,7 +42,7 @@ class Claimed(Struct, frozen=True, gc=False):
 class Claim(Struct, frozen=True, gc=False):
     """What a claim brought: the jobs, in the order to start them, and when the next is due.
 
-    `next_run_at` is the earliest `run_at` of the name's waiting jobs, in the past if more are due.
+    `next_run_at` is the earliest `run_at` of the name's waiting jobs; now or in the past if more may be due.
     """
 
     claimed: tuple[Claimed, ...]

@@ -162,7 +162,8 @@ class PostgresqlDatabase:
         rows = [row for part in turn.inserts for row in part.wanted]
         only_one = len(takes) == 1 and takes[0].max_running is None
         try:
-            if ends and only_one and not rows and not turn.steps and not self._pooled:
+            final = all(end.status != "PENDING" for end in ends)  # else the claim has to see what it gives back
+            if ends and final and only_one and not rows and not turn.steps and not self._pooled:
                 return await self._end_and_claim(driver, ends, takes[0])
             count = bool(ends) + bool(rows) + len(takes) + sum(len(part.wanted) for part in turn.steps)
             if count == 1 and (only_one or not takes) and not self._pooled:
@@ -182,8 +183,9 @@ class PostgresqlDatabase:
             await driver.execute(self._sql(statements.INSERT_JOBS), *_columns(rows))
         brought += [None] * len(turn.inserts)
         # In the order of their names: two turns that lock the same names never wait for each other.
-        claimed = {take: await self._claim(driver, take) for take in sorted(takes)}
-        return brought + [claimed[take] for take in takes]
+        in_order = sorted(range(len(takes)), key=lambda at: takes[at].name)
+        claimed = {at: await self._claim(driver, takes[at]) for at in in_order}
+        return brought + [claimed[at] for at in range(len(takes))]
 
     async def _end(self, driver: Driver, ends: list[End]) -> list[str | None]:
         found = await driver.fetch(self._sql(statements.END_ATTEMPTS), *_end_columns(ends))
@@ -191,8 +193,8 @@ class PostgresqlDatabase:
 
     async def _end_and_claim(self, driver: Driver, ends: list[End], take: Take) -> list[Any]:
         found = await driver.fetch(self._sql(statements.END_AND_CLAIM), *_end_columns(ends), *take[:4])
-        ended = [row for row in found if row[0] is not None]
-        taken = [row[3:] for row in found if row[0] is None]
+        ended = [row[:2] for row in found if row[0] is not None]
+        taken = [row[2:] for row in found if row[0] is None]
         return [*_statuses(ends, ended), _taken(taken, take)]
 
     async def _claim(self, driver: Driver, take: Take) -> tuple[list[Row], int | None]:
@@ -400,8 +402,10 @@ def _end_columns(ends: Sequence[End]) -> list[tuple[Any, ...]]:
 
 
 def _statuses(ends: Sequence[End], found: Sequence[Any]) -> list[str | None]:
-    written = {(row[0], row[1]): row[2] for row in found}
-    return [written.get(end.attempt[:2]) for end in ends]
+    written: list[str | None] = [None] * len(ends)
+    for number, status in found:
+        written[number - 1] = status
+    return written
 
 
 def _taken(found: Sequence[Any], take: Take) -> tuple[list[Row], int | None]:

@@ -44,7 +44,7 @@ INSERT_JOBS = f"INSERT INTO jobs ({', '.join(NEW_JOB)}) SELECT * FROM unnest({_a
 # RUNNING under these attempts and this engine → the next status; then the rows of those attempts alone.
 _END = f"""
 wanted AS (
-    SELECT * FROM unnest({_arrays(ENDED)}) AS wanted({", ".join(ENDED)})
+    SELECT * FROM unnest({_arrays(ENDED)}) WITH ORDINALITY AS wanted({", ".join(ENDED)}, n)
 ),
 ended AS (
     UPDATE jobs SET
@@ -60,16 +60,16 @@ ended AS (
     FROM wanted
     WHERE jobs.id = wanted.id AND jobs.status = 'RUNNING'
         AND jobs.attempt = wanted.attempt AND jobs.engine_id = wanted.engine_id
-    RETURNING jobs.id, jobs.attempt, jobs.status
+    RETURNING wanted.n, jobs.status
 ),
 kept AS (
     INSERT INTO job_attempts ({", ".join(ATTEMPT_COLUMNS)})
-    SELECT said.* FROM unnest({_arrays(ATTEMPT_COLUMNS, first=len(ENDED) + 1)})
-        AS said({", ".join(ATTEMPT_COLUMNS)})
-    JOIN ended ON ended.id = said.job_id AND ended.attempt = said.attempt
+    SELECT {", ".join("said." + each for each in ATTEMPT_COLUMNS)}
+    FROM unnest({_arrays(ATTEMPT_COLUMNS, first=len(ENDED) + 1)})
+        WITH ORDINALITY AS said({", ".join(ATTEMPT_COLUMNS)}, n) JOIN ended ON ended.n = said.n
     ON CONFLICT DO NOTHING
 )"""
-END_ATTEMPTS = f"WITH {_END} SELECT id, attempt, status FROM ended"
+END_ATTEMPTS = f"WITH {_END} SELECT n, status FROM ended"
 
 
 def _take(first: int) -> str:
@@ -117,23 +117,26 @@ CLAIM = f"WITH RECURSIVE {_take(1)} {_TAKEN}"
 _AFTER_ENDS = len(ENDED) + len(ATTEMPT_COLUMNS) + 1
 _TAKEN_COLUMNS = ("seq", "env", *JOB_COLUMNS)
 END_AND_CLAIM = f"""WITH RECURSIVE {_END}, {_take(_AFTER_ENDS)}
-SELECT ended.id, ended.attempt, ended.status, NULL::int8, {", ".join("NULL" for _ in _TAKEN_COLUMNS)} FROM ended
+SELECT ended.n, ended.status, NULL::int8, {", ".join("NULL" for _ in _TAKEN_COLUMNS)} FROM ended
 UNION ALL
-SELECT NULL, NULL, NULL, later.run_at, {", ".join("taken." + each for each in _TAKEN_COLUMNS)}
+SELECT NULL, NULL, later.run_at, {", ".join("taken." + each for each in _TAKEN_COLUMNS)}
 FROM later LEFT JOIN taken ON true"""
 
 RUNNING_OF = "SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND name = $1"
 SAW = "UPDATE engines SET seen_at = (extract(epoch FROM clock_timestamp()) * 1000000)::int8 WHERE id = $1"
 
 _REWRITTEN = {
-    JOBS_IN_PLACE.sql: f"SELECT DISTINCT {QUALIFIED} FROM json_to_recordset($1::json) AS each(id text, name text, "
-    "key text) JOIN jobs ON jobs.id = each.id OR (jobs.name = each.name AND jobs.key = each.key)",
+    JOBS_IN_PLACE.sql: f"""
+SELECT DISTINCT {QUALIFIED}
+FROM json_to_recordset($1::text::json) AS each(id text, name text, key text)
+JOIN jobs ON jobs.id = each.id OR (jobs.name = each.name AND jobs.key = each.key)
+""",
     NEWS.sql: """
 SELECT place.ordinality - 1, jobs.status, jobs.attempt, EXISTS (
     SELECT 1 FROM job_output AS said WHERE said.job_id = jobs.id
         AND (said.attempt, said.seq) > (place.attempt, place.seq) AND said.attempt <= place.last
 )
-FROM ROWS FROM (json_to_recordset($1::json) AS (job_id text, attempt int8, seq int8, last int8))
+FROM ROWS FROM (json_to_recordset($1::text::json) AS (job_id text, attempt int8, seq int8, last int8))
     WITH ORDINALITY AS place(job_id, attempt, seq, last, ordinality)
 JOIN jobs ON jobs.id = place.job_id
 """,
@@ -145,7 +148,8 @@ def qualified(sql: str, schema: str) -> str:
     """Return a statement, shared or of ours, as this database takes it: its tables named with their schema."""
     sql = _REWRITTEN.get(sql, sql)
     sql = re.sub(r"\?(\d+)", r"$\1", sql)
-    sql = re.sub(r"json_each\((\$\d+)\) AS (\w+)", r"json_array_elements_text(\1::json) AS \2(value)", sql)
+    sql = re.sub(r"CROSS (JOIN \w+(?: AS \w+)? ON)", r"\1", sql)
+    sql = re.sub(r"json_each\((\$\d+)\) AS (\w+)", r"json_array_elements_text(\1::text::json) AS \2(value)", sql)
     return re.sub(
         rf"\b(FROM|INTO|UPDATE|JOIN|TABLE|TABLE IF NOT EXISTS|ON)\s+({'|'.join(_TABLES)})\b(?!\.)",
         rf'\1 "{schema}".\2',
