@@ -67,6 +67,7 @@ class JobDefinition(_Typed[P, R]):
         *,
         name: str | None = None,
         max_workers: int = 1,
+        max_running: int | None = None,
         timeout: Seconds | None = None,
         kill_grace: Seconds | None = None,
         max_retries: int | None = None,
@@ -88,6 +89,7 @@ class JobDefinition(_Typed[P, R]):
         self.function = _checked_function(function)
         self.name = checked_name(function.__name__ if name is None else name)
         self.max_workers = checked_int("max_workers", max_workers, least=1, most=MOST_WORKERS)
+        self.max_running = checked_optional("max_running", max_running, least=1)
         self.timeout = checked_seconds("timeout", timeout, least=0.001)
         self.kill_grace = checked_seconds("kill_grace", kill_grace)
         self.max_retries = None if max_retries is None else checked_int("max_retries", max_retries, least=0)
@@ -234,6 +236,7 @@ def job(
     name: str | None = None,
     *,
     max_workers: int = 1,
+    max_running: int | None = None,
     timeout: Seconds | None = None,
     kill_grace: Seconds | None = None,
     max_retries: int | None = None,
@@ -258,6 +261,7 @@ def job(name: Any = None, **options: Any) -> Any:
     Args:
         name: what the job is called in the store; the function's own name by default.
         max_workers: how many of it one engine runs at a time.
+        max_running: how many of it run at a time over all engines on one database; the others wait.
         timeout: seconds an attempt may take, from the start of its process.
         kill_grace: seconds between asking a job to end and killing it.
         max_retries: how often a transient error is retried.

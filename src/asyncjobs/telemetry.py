@@ -114,6 +114,14 @@ class EngineRescued:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineCutOff:
+    """The engine has lost touch with the database, or was taken for dead: it ends what it runs, for others to run."""
+
+    engine_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskCrashed:
     """An internal task raised; it is started again, or the engine fails when `final`."""
 
@@ -170,6 +178,7 @@ Event = (
     | EngineStarted
     | EngineStopped
     | EngineRescued
+    | EngineCutOff
     | TaskCrashed
     | StartPaused
     | ForkUnsafe
@@ -238,6 +247,8 @@ def log(event: Event) -> None:
             logger.info("engine %s stopped", engine_id)
         case EngineRescued(engine_id=engine_id, dead_engine_id=dead, count=count):
             logger.warning("engine %s gave back %d jobs of the dead engine %s", engine_id, count, dead)
+        case EngineCutOff(engine_id=engine_id, reason=reason):
+            logger.error("engine %s %s; what it ran is ended here", engine_id, reason)
         case TaskCrashed(task=task, error=error, final=final):
             consequence = "the engine has failed" if final else "started again"
             logger.error("internal task %s crashed, %s", task, consequence, exc_info=error)

@@ -15,9 +15,11 @@ from asyncjobs import JobClient, JobEngine, Settings
 QUICK = {"retry_delay": 0.05, "retry_max_delay": 0.2, "kill_grace": 0.2, "stop_grace": 0.2}
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/jobs.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/jobs.db"
+    return request.getfixturevalue("postgres_url")  # type: ignore[no-any-return]
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from asyncjobs.client.life import Life
 from asyncjobs.client.submission import encoded_call, encoded_params, submission_of
 from asyncjobs.definition import Call, JobDefinition
 from asyncjobs.errors import InvalidOptions, InvalidParams, JobNotAllowed, JobNotFound, UnsupportedPlatform
-from asyncjobs.model.job import Job, JobStatus, LogChunk, Progress
+from asyncjobs.model.job import EngineRecord, Job, JobStatus, LogChunk, Progress
 from asyncjobs.registry import Registry
 from asyncjobs.settings import Settings
 from asyncjobs.store import Bookmark, JobFilter, Submission
@@ -285,6 +285,13 @@ class JobClient(Life):
             cursor = page.cursor
             if cursor is None:
                 return
+
+    async def engines(self) -> tuple[EngineRecord, ...]:
+        """Return the engines on this database that live now, of every machine, the oldest first.
+
+        Each says what it runs (`names`), where (`host`, `pid`) and since when (`started_at`).
+        """
+        return tuple(await self._opened_store().living())
 
     # --- change ---------------------------------------------------------------------------------
 

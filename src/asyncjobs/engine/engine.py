@@ -50,6 +50,9 @@ from asyncjobs.threads import in_thread
 
 KILL_SECONDS = 5.0
 LEAVE_SECONDS = 5.0
+# Before others may take us for dead: a lock is freed some 20 s after the cable is cut, a lease lasts 30 s.
+CUT_OFF_SECONDS = 15.0
+CUT_OFF_LEASED_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,8 @@ class JobEngine(JobClient):
             emit=self._emit,
             announce=self._announce,
             held=self._held,
+            interrupt=self._interrupt,
+            cut_off_seconds=CUT_OFF_LEASED_SECONDS if self.settings.pgbouncer else CUT_OFF_SECONDS,
         )
         notes = NoteWriter(
             store=self._store,
@@ -223,7 +228,11 @@ class JobEngine(JobClient):
     def _start_liveness(self, group: asyncio.TaskGroup, liveness: Liveness) -> list[asyncio.Task[None]]:
         return [
             group.create_task(supervise(name, run, events=self.events), name=f"asyncjobs {name}")
-            for name, run in (("watching engines", liveness.watch_others), ("watching rows", liveness.watch_self))
+            for name, run in (
+                ("keeping alive", liveness.keep_alive),
+                ("watching engines", liveness.watch_others),
+                ("watching rows", liveness.watch_self),
+            )
         ]
 
     def _start_notes(self, group: asyncio.TaskGroup, notes: NoteWriter) -> asyncio.Task[None]:
@@ -246,7 +255,7 @@ class JobEngine(JobClient):
         await asyncio.wait([hurried, ended], timeout=self.settings.stop_grace, return_when=asyncio.FIRST_COMPLETED)
         hurried.cancel()
         for worker in self._workers.values():
-            worker.interrupt()
+            worker.interrupt("its engine stopped")
         longest = max(
             (each.job.kill_grace for worker in self._workers.values() for each in worker.running.values()), default=0.0
         )
@@ -346,6 +355,10 @@ class JobEngine(JobClient):
 
     def _held(self) -> Collection[tuple[str, int]]:
         return [key for worker in self._workers.values() for key in worker.running]
+
+    def _interrupt(self, reason: str) -> None:
+        for worker in self._workers.values():
+            worker.interrupt(reason)
 
     def _announce(self, names: set[str]) -> None:
         for name in names:

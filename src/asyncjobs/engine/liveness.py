@@ -1,11 +1,14 @@
 """Who is alive, and what becomes of the jobs of who is not.
 
-Each engine holds a lock that its death frees at once; a free lock is the only sign of death, so an
-engine that is merely slow keeps its jobs. What a dead engine ran is given back in this order:
+Each engine holds a lock that its death frees; the store says whose is free. An engine that is merely slow
+keeps its lock, and so its jobs. On our own machine a process that is gone is a sign of death as well.
+What a dead engine ran is given back in this order:
 
-    lock free ──> its process is gone ──> what its jobs left running is killed ──> rows PENDING
+    engine dead ──> its process is gone ──> what its jobs left running is killed ──> rows PENDING
 
-so that no job begins again while its last attempt could still be at work.
+so that no job begins again while its last attempt could still be at work. From another machine that can't be
+seen: there the engine itself ends its attempts when it has lost touch with the store (`keep_alive`), before
+anybody may take it for dead.
 
 The other half looks at this engine itself: rows that are RUNNING under its id and that no attempt of
 its holds (the answer to a claim was lost) are given back too.
@@ -21,16 +24,18 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from asyncjobs.engine.records import attempt_record
+from asyncjobs.errors import StoreError
 from asyncjobs.execution.inside import tree
 from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.model.outcome import Interrupted, ProcessReport, decide
 from asyncjobs.store import Sighting, Store
-from asyncjobs.telemetry import EngineRescued, Event, JobFinished, JobInterrupted
+from asyncjobs.telemetry import EngineCutOff, EngineRescued, Event, JobFinished, JobInterrupted
 from asyncjobs.threads import in_thread
 
 LOOK_SECONDS = 1.0
 HELD_SECONDS = 30.0
 LONGEST_DYING_SECONDS = 5.0
+LONGEST_BEAT_SECONDS = 3.0
 
 
 def this_process(engine_id: str, names: Collection[str], version: str) -> EngineRecord:
@@ -60,6 +65,10 @@ class Liveness:
     announce: Callable[[set[str]], None]
     held: Callable[[], Collection[tuple[str, int]]]
     """The attempts that this engine's workers hold, as (job id, attempt)."""
+    interrupt: Callable[[str], None]
+    """Ends every attempt of this engine, for the reason given."""
+    cut_off_seconds: float
+    """After so many seconds of round trips that failed, others may soon take this engine for dead."""
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
 
     def doubt(self) -> None:
@@ -83,11 +92,49 @@ class Liveness:
             self._doubt.clear()
             await self.give_back_unheld()
 
+    async def keep_alive(self) -> None:
+        """Say each second that we live, for ever; end what we run when that was not heard for too long.
+
+        What counts are round trips that failed, not time: after a blocked loop the first one decides.
+        """
+        loop = asyncio.get_running_loop()
+        silent = 0.0
+        cut_off = False
+        while True:
+            began = loop.time()
+            try:
+                known = await self.store.beat(self.me.id)
+            except StoreError:
+                silent += min(loop.time() - began, LONGEST_BEAT_SECONDS) + LOOK_SECONDS
+                if silent >= self.cut_off_seconds and not cut_off:
+                    cut_off = True
+                    self._cut_off("has lost touch with the database")
+            else:
+                silent = 0.0
+                cut_off = False
+                if not known:
+                    self._cut_off("was taken for dead by another")
+                    await self.store.register(self.me)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _cut_off(self, reason: str) -> None:
+        self.emit(EngineCutOff(self.me.id, reason))
+        self.interrupt(f"its engine {reason}")
+
     async def rescue_all(self) -> None:
         """Give back the jobs of every dead engine."""
-        for sighting in await self.store.unlocked_engines():
-            if sighting.engine.id != self.me.id and not self._may_live(sighting):
-                await self._rescue(sighting.engine)
+        dead = {
+            sighting.engine.id: sighting.engine
+            for sighting in await self.store.unlocked_engines()
+            if not self._may_live(sighting)
+        }
+        vanished = {engine.id: engine for engine in await self.store.engines() if self._has_vanished(engine)}
+        for engine in (dead | vanished).values():
+            if engine.id != self.me.id:
+                await self._rescue(engine)
+
+    def _has_vanished(self, engine: EngineRecord) -> bool:
+        return self._is_here(engine) and not tree.is_alive(engine.pid, engine.pid_started)
 
     def _may_live(self, sighting: Sighting) -> bool:
         """Without a lock to judge by, an engine of this machine lives as long as its process."""

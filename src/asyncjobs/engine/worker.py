@@ -121,10 +121,10 @@ class Worker:
         for each in self._stuck:
             _settle(each)
 
-    def interrupt(self) -> None:
+    def interrupt(self, reason: str) -> None:
         """Ask every attempt to end; their jobs become PENDING again."""
         for each in self.running.values():
-            _ask(each, Interrupted(reason="its engine stopped"))
+            _ask(each, Interrupted(reason=reason))
 
     def cancel(self, job_id: str, attempt: int) -> None:
         """Ask one attempt to end for good; nothing happens if it is not running here."""
@@ -157,7 +157,11 @@ class Worker:
         unused = free
         try:
             claim = await self.around.store.claim(
-                self.definition.name, limit=free, engine_id=self.around.engine_id, now=datetime.now(UTC)
+                self.definition.name,
+                limit=free,
+                engine_id=self.around.engine_id,
+                now=datetime.now(UTC),
+                max_running=self.definition.max_running,
             )
             unused = free - len(claim.claimed)
         except StoreError as error:
@@ -317,10 +321,16 @@ class Worker:
             stored = await self.around.store.get(job.id)
         except StoreError:
             stored = None
-        if stored is not None and stored.status.is_final and stored.attempt == job.attempt:
+        written = stored is not None and any(
+            (each.attempt, each.engine_id, each.outcome) == (attempt.attempt, attempt.engine_id, attempt.outcome)
+            for each in stored.attempts
+        )
+        if stored is None or not written:
+            self.around.emit(LeaseLost(job, attempt.outcome))
+        elif stored.status.is_final:
             self.around.emit(JobFinished(stored))
         else:
-            self.around.emit(LeaseLost(job, attempt.outcome))
+            self.wake()  # it may be due again, and is told of as any other
 
     def _tell(self, job: Job, transition: Transition, status: JobStatus, outcome: Outcome, now: datetime) -> None:
         if status.is_final:

@@ -234,6 +234,14 @@ class Store(Protocol):
         """Return the engines whose rows are there and whose locks nobody holds."""
         ...
 
+    async def engines(self) -> Sequence[EngineRecord]:
+        """Return the rows of all engines, the oldest first."""
+        ...
+
+    async def living(self) -> Sequence[EngineRecord]:
+        """Return the engines that live, as far as their locks tell now, the oldest first."""
+        ...
+
     async def beat(self, engine_id: str) -> bool:
         """Say that an engine of this process lives; False when its row is gone: it was taken for dead."""
         ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from sqlalchemy.engine import URL, make_url
@@ -55,10 +56,8 @@ def _path_of(url: URL) -> str:
 
 
 def _postgresql(address: Any, url: URL, settings: Settings) -> Database:
-    try:
-        import asyncpg  # noqa: F401
-    except ImportError:
-        raise SettingsError("PostgreSQL needs asyncpg: install asyncjobs-engine[postgres]") from None
+    if find_spec("asyncpg") is None:
+        raise SettingsError("PostgreSQL needs asyncpg: install asyncjobs-engine[postgres]")
     from asyncjobs.store.postgresql import PostgresqlDatabase
 
     schema = url.query.get("schema", settings.schema)

@@ -73,3 +73,7 @@ class Database(Protocol):
     async def unheld(self, engines: Sequence[EngineRecord]) -> list[Sighting]:
         """Return those of the engines that are dead, as far as their locks tell."""
         ...
+
+    async def living(self, engines: Sequence[EngineRecord]) -> set[str]:
+        """Return the ids of those that live, as far as their locks tell now."""
+        ...

@@ -235,8 +235,18 @@ class SqlStore:
 
     async def unlocked_engines(self) -> Sequence[Sighting]:
         """Return the engines whose rows are there and whose locks nobody holds."""
+        return await self._database.unheld(await self.engines())
+
+    async def engines(self) -> list[EngineRecord]:
+        """Return the rows of all engines."""
         [rows] = await self._database.read([statements.all_engines()])
-        return await self._database.unheld(list(map(engine_from_row, rows)))
+        return list(map(engine_from_row, rows))
+
+    async def living(self) -> list[EngineRecord]:
+        """Return the engines that live, as far as their locks tell now."""
+        engines = await self.engines()
+        living = await self._database.living(engines)
+        return [each for each in engines if each.id in living]
 
     async def beat(self, engine_id: str) -> bool:
         """Say that an engine of this process lives."""

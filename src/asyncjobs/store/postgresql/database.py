@@ -325,13 +325,14 @@ class PostgresqlDatabase:
         """Write that an engine of this process lives, and see to its lock."""
         self._insist_on_open()
 
-        async def beat(driver: Driver) -> bool:
+        async def say(driver: Driver) -> bool:
             done: str = await driver.execute(self._sql(statements.SAW), engine_id)
             return done.endswith("1")
 
-        if not self._pooled and engine_id in self._locks:
-            return await self._keeper.run(beat, seconds=BEAT_SECONDS)
-        return await self._readers[0].run(beat, seconds=BEAT_SECONDS)
+        known = await self._readers[0].run(say, seconds=BEAT_SECONDS)
+        if not self._pooled and self._keeper.driver is None and self._locks:
+            await self._keeper.run(self._lock, seconds=BEAT_SECONDS)  # whoever is seen is not dead, lock or not
+        return known
 
     async def unheld(self, engines: Sequence[EngineRecord]) -> list[Sighting]:
         """Return the engines that are dead: their lock is free, and they were not seen for a while.
@@ -341,7 +342,7 @@ class PostgresqlDatabase:
         """
         self._insist_on_open()
         line = self._readers[0]
-        held = set() if self._pooled else await line.run(_held_locks)
+        held = await self._held()
         if line.driver is not self._seen_over:
             self._seen_over = line.driver
             self._seen = {}
@@ -360,6 +361,20 @@ class PostgresqlDatabase:
                 dead.append(Sighting(engine, lock_gone=False))
         self._seen = seen
         return dead
+
+    async def living(self, engines: Sequence[EngineRecord]) -> set[str]:
+        """Return the ids of the engines that hold their lock, or were seen lately by the database's clock."""
+        self._insist_on_open()
+        held = await self._held()
+        lately = LEASE_SECONDS if self._pooled else QUIET_SECONDS
+        seen = await self._readers[0].run(
+            lambda driver: driver.fetch(self._sql(statements.SEEN_LATELY), int(lately * 1_000_000))
+        )
+        by_lock = {each.id for each in engines if _lock_key(self.schema, f"engine {each.id}") in held}
+        return by_lock | {row[0] for row in seen}
+
+    async def _held(self) -> set[int]:
+        return set() if self._pooled else await self._readers[0].run(_held_locks)
 
 
 _LIMITS = "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'"

@@ -123,7 +123,9 @@ SELECT NULL, NULL, later.run_at, {", ".join("taken." + each for each in _TAKEN_C
 FROM later LEFT JOIN taken ON true"""
 
 RUNNING_OF = "SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND name = $1"
-SAW = "UPDATE engines SET seen_at = (extract(epoch FROM clock_timestamp()) * 1000000)::int8 WHERE id = $1"
+_NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
+SAW = f"UPDATE engines SET seen_at = {_NOW} WHERE id = $1"
+SEEN_LATELY = f"SELECT id FROM engines WHERE seen_at > {_NOW} - $1"
 
 _REWRITTEN = {
     JOBS_IN_PLACE.sql: f"""

@@ -279,6 +279,10 @@ class SqliteDatabase:
         before, self._data_version = self._data_version, version
         return version != before  # type: ignore[no-any-return]
 
+    async def living(self, engines: Sequence[EngineRecord]) -> set[str]:
+        """Return the ids of the engines whose locks somebody holds."""
+        return {engine.id for engine in engines if self.locks.is_free(engine.id) is False}
+
     async def _write(self, work: Turn | Steps) -> list[Any]:
         if self._writer is None:
             raise StoreUnavailable(f"{self} is closed")
