@@ -377,7 +377,11 @@ class PostgresqlDatabase:
         return set() if self._pooled else await self._readers[0].run(_held_locks)
 
 
-_LIMITS = "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'"
+# Plans are made once: each statement has one good one, and to make it anew takes as long as to run it.
+_LIMITS = (
+    "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'; "
+    "SET plan_cache_mode = force_generic_plan"
+)
 # So that a cut cable frees the locks after some 20 s.
 _KEPT_ALIVE = (
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; "

@@ -1,7 +1,8 @@
 """The statements as PostgreSQL runs them: those of a turn for all its rows at once, and what the shared ones become.
 
 A turn's rows travel as one array for each column (`unnest`): as fast as COPY at these sizes, and it can
-answer and meet conflicts.
+answer and meet conflicts. Where rows are found by their id or number, the expected status is written so that
+no index has it (`status || ''`): on a table without statistics the planner would walk all rows of that status.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ ended AS (
         finished_at = CASE WHEN wanted.status = 'PENDING' AND jobs.cancel_requested_at IS NULL
             THEN NULL ELSE wanted.now END
     FROM wanted
-    WHERE jobs.id = wanted.id AND jobs.status = 'RUNNING'
+    WHERE jobs.id = wanted.id AND jobs.status || '' = 'RUNNING'
         AND jobs.attempt = wanted.attempt AND jobs.engine_id = wanted.engine_id
     RETURNING wanted.n, jobs.status
 ),
@@ -99,7 +100,7 @@ due AS MATERIALIZED (
 taken AS (
     UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, engine_id = {engine},
         started_at = {now}, finished_at = NULL
-    FROM due WHERE jobs.seq = due.seq AND jobs.status = 'PENDING'
+    FROM due WHERE jobs.seq = due.seq AND jobs.status || '' = 'PENDING'
     RETURNING jobs.seq, jobs.env, {QUALIFIED}
 ),
 later(run_at) AS (
