@@ -268,13 +268,8 @@ class PostgresqlDatabase:
             async with driver.transaction():
                 await driver.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
                 await driver.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(self.schema, "migration"))
-                version = await self._version(driver)
-                await driver.execute(f'CREATE SCHEMA IF NOT EXISTS "{self.schema}"')
-                await driver.execute(
-                    self._sql(
-                        "CREATE TABLE IF NOT EXISTS asyncjobs_schema (version BIGINT PRIMARY KEY, applied_at BIGINT)"
-                    )
-                )
+                await self._create_schema(driver)
+                version = await driver.fetchval(self._sql("SELECT max(version) FROM asyncjobs_schema")) or 0
                 for number, script in steps:
                     if number > version:
                         for statement in script:
@@ -285,6 +280,14 @@ class PostgresqlDatabase:
             raise StoreUnavailable(f"{self} has other tables by our names ({error}): choose another schema") from error
         except asyncpg.PostgresError as error:
             raise refusal(error, str(self)) from error
+
+    async def _create_schema(self, driver: Driver) -> None:
+        # Not by IF NOT EXISTS alone, which asks for the right to create even what is there.
+        if not await driver.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", self.schema):
+            await driver.execute(f'CREATE SCHEMA "{self.schema}"')
+        await driver.execute(
+            self._sql("CREATE TABLE IF NOT EXISTS asyncjobs_schema (version BIGINT PRIMARY KEY, applied_at BIGINT)")
+        )
 
     async def _version(self, driver: Driver) -> int:
         found = await driver.fetchval("SELECT to_regclass($1)::text", f'"{self.schema}".asyncjobs_schema')
