@@ -46,6 +46,11 @@ async def add_inline(a: int, b: int = 2) -> int:
     return a + b
 
 
+@job(max_workers=4, max_running=2, isolation="inline")
+async def two_at_once(seconds: float = 0.03) -> None:
+    await asyncio.sleep(seconds)
+
+
 @job
 async def add_slowly(a: int, b: int = 2) -> int:
     await asyncio.sleep(0.01)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -20,6 +20,7 @@ from asyncjobs.client.following import stored
 from asyncjobs.client.handle import JobHandle
 from asyncjobs.client.life import Life
 from asyncjobs.client.submission import encoded_call, encoded_params, submission_of
+from asyncjobs.client.within import Within
 from asyncjobs.definition import Call, JobDefinition
 from asyncjobs.errors import InvalidOptions, InvalidParams, JobNotAllowed, JobNotFound, UnsupportedPlatform
 from asyncjobs.model.job import EngineRecord, Job, JobStatus, LogChunk, Progress
@@ -28,6 +29,7 @@ from asyncjobs.settings import Settings
 from asyncjobs.store import Bookmark, JobFilter, Submission
 from asyncjobs.telemetry import JobFinished, JobSubmitted
 
+Definition = JobDefinition[..., Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -86,7 +88,7 @@ class JobClient(Life):
             UnknownJobName: an engine was not given this definition with `jobs=[...]`.
             StoreUnavailable: nothing was stored, as far as can be known.
         """
-        submission = self._prepared(definition, args, kwargs)
+        submission = self.prepared(definition, args, kwargs)
         [job] = await self._insert([submission])
         return JobHandle(self, job, definition)
 
@@ -97,6 +99,43 @@ class JobClient(Life):
             UnknownJobName: no such name is registered here.
             InvalidParams, InvalidOptions, JobNotAllowed, StoreUnavailable: see `submit`.
         """
+        definition, submission = self.prepared_by_name(name, params, options)
+        [job] = await self._insert([submission])
+        return JobHandle(self, job, definition)
+
+    async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
+        """Store many jobs in one transaction: all of them, or none.
+
+        Raises:
+            The errors of `submit`; then nothing was stored.
+        """
+        bound = list(calls)
+        submissions = await self.all_prepared(bound)
+        jobs = await self._insert(submissions) if submissions else []
+        return [JobHandle(self, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
+
+    def within(self, transaction: Any) -> Within:
+        """Return what submits inside the application's own transaction: the jobs exist if and only if it commits.
+
+        Args:
+            transaction: an `AsyncSession` or `AsyncConnection` of SQLAlchemy's on the database of the
+                jobs, or on PostgreSQL an asyncpg connection that has begun a transaction.
+        """
+        return Within(self, self._opened_store(), transaction)
+
+    async def all_prepared(self, calls: Sequence[Call[Any]]) -> list[Submission]:
+        """Check many calls, and return what would be stored."""
+        submissions: list[Submission] = []
+        for at, call in enumerate(calls):
+            if not isinstance(call, Call):
+                raise InvalidOptions(f"submit_many takes calls made by definition.bind(...), not {call!r}")
+            submissions.append(self.prepared(call.definition, call.args, call.kwargs))
+            if at % 256 == 255:
+                await asyncio.sleep(0)  # a million calls must not stop the loop
+        return submissions
+
+    def prepared_by_name(self, name: str, params: Any, options: dict[str, Any]) -> tuple[Definition, Submission]:
+        """Check a submission by name, and return its definition and what would be stored."""
         definition = self._registry.get(name)
         if not isinstance(params, dict):
             raise InvalidParams(name, None, f"params must be a dict of names to values, not {type(params).__name__}")
@@ -107,29 +146,10 @@ class JobClient(Life):
                 raise InvalidOptions(f"submit_named: {error}") from None
         self._check_allowed(name)
         text = encoded_params(definition, params, limit=self.settings.max_params_bytes)
-        [job] = await self._insert([submission_of(definition, text, settings=self.settings)])
-        return JobHandle(self, job, definition)
+        return definition, submission_of(definition, text, settings=self.settings)
 
-    async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
-        """Store many jobs in one transaction: all of them, or none.
-
-        Raises:
-            The errors of `submit`; then nothing was stored.
-        """
-        bound = list(calls)
-        submissions: list[Submission] = []
-        for at, call in enumerate(bound):
-            if not isinstance(call, Call):
-                raise InvalidOptions(f"submit_many takes calls made by definition.bind(...), not {call!r}")
-            submissions.append(self._prepared(call.definition, call.args, call.kwargs))
-            if at % 256 == 255:
-                await asyncio.sleep(0)  # a million calls must not stop the loop
-        if not submissions:
-            return []
-        jobs = await self._insert(submissions)
-        return [JobHandle(self, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
-
-    def _prepared(self, definition: Any, args: Any, kwargs: Any) -> Submission:
+    def prepared(self, definition: Any, args: Any, kwargs: Any) -> Submission:
+        """Check a submission, and return what would be stored."""
         if not isinstance(definition, JobDefinition):
             raise InvalidOptions(f"submit takes a function decorated with @job, not {definition!r}")
         self._check_registered(definition)

@@ -151,6 +151,10 @@ class Store(Protocol):
         """
         ...
 
+    async def insert_within(self, transaction: Any, submissions: Sequence[Submission]) -> list[Job]:
+        """Write jobs in a transaction of the application's; they are there once, and if, that commits."""
+        ...
+
     async def get(self, job_id: str) -> Job | None:
         """Return the job with its attempts, or None."""
         ...
@@ -263,6 +267,17 @@ def open_store(address: Any, *, settings: Settings | None = None) -> Store:
     return SqlStore(database_at(address, settings or Settings()))
 
 
+async def migrate(address: Any, *, settings: Settings | None = None) -> None:
+    """Create or migrate the schema at an address, as one who has the right to; engines then need no such right.
+
+    Raises:
+        StoreUnavailable, SchemaMismatch, SettingsError: as for `Store.open` and `open_store`.
+    """
+    store = open_store(address, settings=settings)
+    await store.open()
+    await store.close()
+
+
 __all__ = [
     "ANYTHING",
     "Bookmark",
@@ -277,5 +292,6 @@ __all__ = [
     "Store",
     "StoreUnavailable",
     "Submission",
+    "migrate",
     "open_store",
 ]

@@ -46,6 +46,14 @@ class Database(Protocol):
         """Run reading steps, beside whatever is being written; return the answer of each."""
         ...
 
+    def written(self, sql: str) -> str:
+        """Return a shared statement as this database takes it."""
+        ...
+
+    def told_at_commit(self, change: Change) -> Sequence[Step]:
+        """Return the steps that tell other processes of a change when their transaction commits."""
+        ...
+
     def tell(self, change: Change) -> None:
         """Hint to other processes what has changed here."""
         ...

@@ -44,6 +44,7 @@ from asyncjobs.store.rows import (
     submission_row,
 )
 from asyncjobs.store.turns import End, Step, Take, Turns
+from asyncjobs.store.within import run_within
 
 Answers = list[list[Any]]
 _MOVED = Change(moved=True)
@@ -75,23 +76,27 @@ class SqlStore:
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
         """Write all or none; return the jobs as they are stored."""
         jobs = [each.job for each in submissions]
-        keyed = [job for job in jobs if job.key is not None]
         rows = [submission_row(each) for each in submissions]
-        due = Change(due=frozenset(job.name for job in jobs))
-        if not keyed:
+        keyed = [job for job in jobs if job.key is not None]
+        if keyed:
+            steps = [statements.insert_jobs(rows), statements.jobs_in_place(keyed)]
+            jobs = await self._turns.run(steps, lambda answers: _in_place(jobs, answers[1]))
+        else:
             await self._turns.insert(rows)
-            self._database.tell(due)
-            return jobs
+        self._database.tell(Change(due=frozenset(job.name for job in jobs)))
+        return jobs
 
-        def read(answers: Answers) -> list[Job]:
-            in_place = [job_from_row(row) for row in answers[1]]
-            by_id = {job.id: job for job in in_place}
-            by_key = {(job.name, job.key): job for job in in_place}
-            return [job if job.key is None else by_id.get(job.id) or by_key[job.name, job.key] for job in jobs]
-
-        stored = await self._turns.run([statements.insert_jobs(rows), statements.jobs_in_place(keyed)], read)
-        self._database.tell(due)
-        return stored
+    async def insert_within(self, transaction: Any, submissions: Sequence[Submission]) -> list[Job]:
+        """Write jobs in a transaction of the application's; whoever claims is told when it commits."""
+        jobs = [each.job for each in submissions]
+        keyed = [job for job in jobs if job.key is not None]
+        steps = [
+            statements.insert_jobs([submission_row(each) for each in submissions]),
+            *([statements.jobs_in_place(keyed)] if keyed else []),
+            *self._database.told_at_commit(Change(due=frozenset(job.name for job in jobs))),
+        ]
+        answers = await run_within(transaction, self._database, steps)
+        return _in_place(jobs, answers[1]) if keyed else jobs
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job with its attempts, or None."""
@@ -263,6 +268,14 @@ def _nothing(_answers: Answers) -> None:
 
 def _whole_job(job_id: str) -> Sequence[Step]:
     return statements.job_by_id(job_id), statements.attempts_of(job_id)
+
+
+def _in_place(jobs: Sequence[Job], rows: Sequence[Any]) -> list[Job]:
+    """Return the jobs, or those that hold their keys already."""
+    found = [job_from_row(row) for row in rows]
+    by_id = {job.id: job for job in found}
+    by_key = {(job.name, job.key): job for job in found}
+    return [job if job.key is None else by_id.get(job.id) or by_key[job.name, job.key] for job in jobs]
 
 
 def _read_whole_job(answers: Answers) -> Job | None:

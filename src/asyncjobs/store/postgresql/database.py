@@ -297,6 +297,14 @@ class PostgresqlDatabase:
 
     # --- what others do, and who they are -------------------------------------------------------
 
+    def written(self, sql: str) -> str:
+        """Return a shared statement as this database takes it."""
+        return self._sql(sql)
+
+    def told_at_commit(self, change: Change) -> Sequence[Step]:
+        """Return a NOTIFY, which the server sends at the commit."""
+        return (self._news.step(change),)
+
     def tell(self, change: Change) -> None:
         """Hint to other processes what has changed here."""
         self._news.tell(change)

@@ -19,6 +19,7 @@ from typing import Any
 from asyncjobs.errors import StoreError
 from asyncjobs.store import ANYTHING, Change
 from asyncjobs.store.postgresql.lines import Driver, Line, Source
+from asyncjobs.store.turns import Step
 
 POLL_SECONDS = 2.0
 POLL_ALONE_SECONDS = 0.5
@@ -27,6 +28,7 @@ PROBE_SECONDS = 4.0
 PROBE_ANSWER_SECONDS = 4.0
 APART_SECONDS = 0.02
 AGAIN_SECONDS = 0.5
+_NOTIFY = "SELECT pg_notify($1, $2)"
 _LONGEST_PAYLOAD = 7000  # bytes; PostgreSQL takes 8000
 
 
@@ -64,6 +66,10 @@ class News:
         """Have others told soon."""
         self._untold = _both(self._untold, change)
         self._to_tell.set()
+
+    def step(self, change: Change) -> Step:
+        """Return the step that tells others of a change when its transaction commits."""
+        return Step(_NOTIFY, [(self._channel, _written(change))], returns=True)
 
     async def changed(self) -> Change:
         """Return what was heard, or after a while that anything may have changed."""
@@ -127,7 +133,7 @@ class News:
             await asyncio.sleep(APART_SECONDS)
 
     async def _notify(self, payload: str, driver: Driver) -> None:
-        await driver.execute("SELECT pg_notify($1, $2)", self._channel, payload)
+        await driver.execute(_NOTIFY, self._channel, payload)
 
 
 async def _is_there(driver: Driver) -> None:

@@ -34,7 +34,7 @@ BEGIN = "BEGIN IMMEDIATE"
 LOG_PAGES = 4000
 """What the log gathers before it is copied into the file, with two fsyncs (SQLite's own choice is 1000)."""
 BUSY_SECONDS = 5.0
-LONGEST_BUSY_SECONDS = 120.0
+LONGEST_BUSY_SECONDS = 20.0
 WATCH_SECONDS = 0.1
 _RACY_NANOSECONDS = 20_000_000
 _DIALECT: Dialect = sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call, unused-ignore]
@@ -231,6 +231,14 @@ class SqliteDatabase:
         except Exception as error:
             raise self.translated(error) from error
 
+    def written(self, sql: str) -> str:
+        """Return a shared statement as it is: they are written for SQLite."""
+        return sql
+
+    def told_at_commit(self, change: Change) -> Sequence[Step]:
+        """Return nothing: others see by the file that something was written."""
+        return ()
+
     def tell(self, change: Change) -> None:
         """Do nothing: others see by the file that something was written."""
 
@@ -390,7 +398,8 @@ class SqliteDatabase:
             )
         if _is_busy(error):
             return StoreBusy(
-                f"{self} was kept locked by another transaction for {LONGEST_BUSY_SECONDS:g} s: commit it, or end it"
+                f"{self} was kept locked by another transaction for {LONGEST_BUSY_SECONDS:g} s: commit or end "
+                "it first; what is to be part of it is submitted by client.within(...)"
             )
         return StoreUnavailable(f"{self}: {words}")
 

@@ -1,0 +1,59 @@
+"""Submitting inside an application's own transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from asyncjobs.client.handle import JobHandle
+from asyncjobs.definition import Call, JobDefinition
+from asyncjobs.model.job import Job
+from asyncjobs.store import Store, Submission
+
+if TYPE_CHECKING:
+    from asyncjobs.client.client import JobClient
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Within:
+    """Submits jobs that exist if and only if a transaction of the application's commits.
+
+    Made by `client.within(...)`. The jobs are claimed once that has committed; until then nobody sees them, not
+    even `handle.job()`, and their events (`JobSubmitted`) are not emitted, since they may never be.
+    """
+
+    __slots__ = ("_client", "_store", "_transaction")
+
+    def __init__(self, client: JobClient, store: Store, transaction: Any) -> None:
+        self._client = client
+        self._store = store
+        self._transaction = transaction
+
+    async def submit(self, definition: JobDefinition[P, R], *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
+        """Write a job in the transaction and return its handle.
+
+        Raises:
+            InvalidOptions: the transaction has not begun, or is on another database.
+            StoreUnavailable: the database refuses it; the transaction is its owner's to roll back.
+            InvalidParams, JobNotAllowed, UnknownJobName: as for `JobClient.submit`.
+        """
+        [job] = await self._insert([self._client.prepared(definition, args, kwargs)])
+        return JobHandle(self._client, job, definition)
+
+    async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:
+        """Write a job by name in the transaction; errors as of `submit` and `JobClient.submit_named`."""
+        definition, submission = self._client.prepared_by_name(name, params, options)
+        [job] = await self._insert([submission])
+        return JobHandle(self._client, job, definition)
+
+    async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
+        """Write many jobs in the transaction; errors as of `submit`."""
+        bound = list(calls)
+        submissions = await self._client.all_prepared(bound)
+        jobs = await self._insert(submissions) if submissions else []
+        return [JobHandle(self._client, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
+
+    async def _insert(self, submissions: list[Submission]) -> list[Job]:
+        return await self._store.insert_within(self._transaction, submissions)

@@ -1,0 +1,102 @@
+"""Several engines on one database: which names they run, how many at once over all of them, who lives."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import story_jobs
+
+from asyncjobs import DefinitionError, JobClient, JobEngine, JobStatus, job
+from asyncjobs.telemetry import JobFinished, JobStarted
+
+Start = Callable[..., Awaitable[Any]]
+
+
+class Gauge:
+    """How many attempts run at once over all engines that it listens to."""
+
+    def __init__(self) -> None:
+        self.now = self.most = 0
+
+    def __call__(self, event: object) -> None:
+        if isinstance(event, JobStarted):
+            self.now += 1
+            self.most = max(self.most, self.now)
+        elif isinstance(event, JobFinished):
+            self.now -= 1
+
+
+async def test_no_more_run_at_once_than_max_running_over_all_engines(start: Start) -> None:
+    gauge = Gauge()
+    engines = [await start() for _ in range(3)]
+    for engine in engines:
+        engine.subscribe(gauge)
+
+    handles = await engines[0].submit_many([story_jobs.two_at_once.bind() for _ in range(24)])
+    await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
+
+    assert gauge.most == 2
+
+
+async def test_a_name_at_its_limit_does_not_hold_up_the_others(start: Start) -> None:
+    engine = await start()
+    limited = await engine.submit_many([story_jobs.two_at_once.bind(2.0) for _ in range(6)])
+
+    assert await (await engine.submit(story_jobs.add, 1, 2)).result(timeout=30) == 3
+
+    assert (await limited[-1].job()).status is JobStatus.PENDING
+
+
+async def test_engines_run_their_own_names_and_leave_the_others_alone(start: Start) -> None:
+    adds = await start(jobs=[story_jobs.add])
+    client: JobClient = await start(kind=JobClient)
+
+    other = await client.submit(story_jobs.add_inline, 1, 2)
+    assert await (await client.submit(story_jobs.add, 1, 2)).result(timeout=30) == 3
+    assert (await other.job()).status is JobStatus.PENDING
+
+    await start(jobs=[story_jobs.add_inline])
+    assert await other.result(timeout=30) == 3
+    assert adds.health.status == "running"
+
+
+async def test_the_attempt_says_which_engine_and_process_ran_it_and_where(start: Start) -> None:
+    engine = await start()
+    handle = await engine.submit(story_jobs.add, 1, 2)
+
+    [attempt] = (await handle.wait(timeout=30)).attempts
+
+    [living] = await engine.engines()
+    assert (attempt.engine_id, attempt.host) == (living.id, socket.gethostname())
+    assert attempt.pid not in (None, os.getpid())
+
+
+async def test_who_lives_is_listed_with_what_it_runs_and_since_when(start: Start) -> None:
+    began = datetime.now(UTC)
+    await start(jobs=[story_jobs.add])
+    client: JobClient = await start(kind=JobClient)
+
+    [living] = await client.engines()
+
+    assert (living.names, living.host, living.pid) == (("add",), socket.gethostname(), os.getpid())
+    assert began - timedelta(seconds=1) <= living.started_at <= datetime.now(UTC)
+
+
+async def test_an_engine_that_has_stopped_is_listed_no_more(url: str, start: Start) -> None:
+    client: JobClient = await start(kind=JobClient)
+    async with JobEngine(url, jobs=[story_jobs.add]):
+        assert len(await client.engines()) == 1
+
+    assert await client.engines() == ()
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1.5, "two"])
+def test_a_max_running_that_is_no_number_of_jobs_is_refused(limit: Any) -> None:
+    with pytest.raises(DefinitionError, match="max_running must be a whole number"):
+        job(max_running=limit)(story_jobs.add.function)
