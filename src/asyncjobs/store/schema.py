@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy import BigInteger, Column, Double, Float, Identity, Index, Integer, MetaData, Table, Text, text
 
 metadata = MetaData()
 Whole = BigInteger().with_variant(Integer(), "sqlite")
+Real = Double().with_variant(Float(), "sqlite")
+# Compared byte by byte, as SQLite does anyway: the order of ids is that of creation.
+Name = Text().with_variant(Text(collation="C"), "postgresql")
 
 
 def _where(condition: str) -> dict[str, Any]:
@@ -21,84 +24,62 @@ def _where(condition: str) -> dict[str, Any]:
 jobs = Table(
     "jobs",
     metadata,
-    Column("seq", Whole, primary_key=True),
-    Column("id", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("key", Text),
-    Column("status", Text, nullable=False),
+    Column("seq", Whole, Identity(), primary_key=True),
+    Column("id", Name, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("key", Name),
+    Column("status", Name, nullable=False),
     Column("priority", Whole, nullable=False),
     Column("attempt", Whole, nullable=False),
     Column("retry_count", Whole, nullable=False),
     Column("interruptions", Whole, nullable=False),
-    Column("engine_id", Text),
+    Column("engine_id", Name),
     Column("created_at", Whole, nullable=False),
     Column("run_at", Whole, nullable=False),
     Column("started_at", Whole),
     Column("finished_at", Whole),
     Column("cancel_requested_at", Whole),
-    Column("timeout", Float),
-    Column("kill_grace", Float, nullable=False),
+    Column("timeout", Real),
+    Column("kill_grace", Real, nullable=False),
     Column("max_retries", Whole, nullable=False),
-    Column("retry_delay", Float, nullable=False),
-    Column("retry_max_delay", Float, nullable=False),
+    Column("retry_delay", Real, nullable=False),
+    Column("retry_max_delay", Real, nullable=False),
     Column("error", Text),
     Column("params", Text, nullable=False),
     Column("result", Text),
     Column("env", Text),
     Index("jobs_id", "id", unique=True),
-    Index(
-        "jobs_key",
-        "name",
-        "key",
-        unique=True,
-        sqlite_where=text("key IS NOT NULL"),
-        postgresql_where=text("key IS NOT NULL"),
-    ),
+    Index("jobs_key", "name", "key", unique=True, **_where("key IS NOT NULL")),
     # Serves the claim: waiting rows only, so finished ones cost it nothing.
-    Index(
-        "jobs_waiting",
-        "name",
-        "priority",
-        "run_at",
-        sqlite_where=text("status = 'PENDING'"),
-        postgresql_where=text("status = 'PENDING'"),
+    # SQLite adds `seq` to every index by itself.
+    Index("jobs_waiting", "name", "priority", "run_at", **_where("status = 'PENDING'")).ddl_if(dialect="sqlite"),
+    Index("jobs_waiting", "name", "priority", "run_at", "seq", **_where("status = 'PENDING'")).ddl_if(
+        dialect="postgresql"
     ),
-    Index(
-        "jobs_running",
-        "engine_id",
-        "name",
-        sqlite_where=text("status = 'RUNNING'"),
-        postgresql_where=text("status = 'RUNNING'"),
-    ),
+    Index("jobs_running", "engine_id", "name", **_where("status = 'RUNNING'")),
     # Serve the lists, newest first. Each change of status touches as few pages as can be.
     Index("jobs_pending", "id", **_where("status = 'PENDING'")),
-    Index(
-        "jobs_ended",
-        "status",
-        "id",
-        sqlite_where=text("finished_at IS NOT NULL"),
-        postgresql_where=text("finished_at IS NOT NULL"),
-    ),
+    Index("jobs_ended", "status", "id", **_where("finished_at IS NOT NULL")),
     Index("jobs_name", "name", "id"),
 )
 
 job_attempts = Table(
     "job_attempts",
     metadata,
-    Column("job_id", Text, primary_key=True),
+    Column("job_id", Name, primary_key=True),
     Column("attempt", Whole, primary_key=True),
     Column("outcome", Text, nullable=False),
     Column("reason", Text),
     Column("started_at", Whole, nullable=False),
     Column("finished_at", Whole, nullable=False),
-    Column("engine_id", Text, nullable=False),
+    Column("engine_id", Name, nullable=False),
     Column("host", Text),
     Column("pid", Whole),
     Column("exit_code", Whole),
     Column("signal", Whole),
     Column("error", Text),
     Column("peak_rss", Whole),
-    Column("cpu_time", Float),
+    Column("cpu_time", Real),
     sqlite_with_rowid=False,
 )
 
@@ -106,7 +87,7 @@ job_attempts = Table(
 job_output = Table(
     "job_output",
     metadata,
-    Column("job_id", Text, primary_key=True),
+    Column("job_id", Name, primary_key=True),
     Column("attempt", Whole, primary_key=True),
     Column("seq", Whole, primary_key=True),
     Column("written_at", Whole, nullable=False),
@@ -117,10 +98,10 @@ job_output = Table(
 job_progress = Table(
     "job_progress",
     metadata,
-    Column("job_id", Text, primary_key=True),
+    Column("job_id", Name, primary_key=True),
     Column("attempt", Whole, nullable=False),
-    Column("completed", Float, nullable=False),
-    Column("total", Float),
+    Column("completed", Real, nullable=False),
+    Column("total", Real),
     Column("unit", Text),
     Column("phase", Text),
     Column("message", Text),
@@ -132,11 +113,11 @@ job_progress = Table(
 engines = Table(
     "engines",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Name, primary_key=True),
     Column("host", Text, nullable=False),
     Column("boot", Text, nullable=False),
     Column("pid", Whole, nullable=False),
-    Column("pid_started", Float, nullable=False),
+    Column("pid_started", Real, nullable=False),
     Column("names", Text, nullable=False),
     Column("version", Text, nullable=False),
     Column("started_at", Whole, nullable=False),
