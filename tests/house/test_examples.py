@@ -15,7 +15,7 @@ from PIL import Image
 
 from asyncjobs import JobClient, JobStatus
 
-TESTED = {"fastapi_app.py", "quickstart.py", "retries.py", "thumbnails.py", "train_model.py"}
+TESTED = {"fastapi_app.py", "fastapi_orders.py", "quickstart.py", "retries.py", "thumbnails.py", "train_model.py"}
 
 
 def size_of(picture: Path | io.BytesIO) -> tuple[int, int]:
@@ -29,7 +29,7 @@ def test_every_example_is_tested_here() -> None:
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=label)
 def test_an_example_says_how_it_is_run(path: Path) -> None:
-    assert f"uv run {'uvicorn' if path.name == 'fastapi_app.py' else 'examples/' + path.name}" in path.read_text()
+    assert f"uv run {'uvicorn' if path.name.startswith('fastapi') else 'examples/' + path.name}" in path.read_text()
 
 
 def test_the_quickstart_prints_its_thumbnails_and_words(tmp_path: Path) -> None:
@@ -178,6 +178,34 @@ def test_the_web_app_killed_and_started_again_does_what_was_accepted(tmp_path: P
         shown = ended(web, accepted)
 
     assert shown["status"] == "SUCCEEDED"
+
+
+# --- orders --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[httpx.Client]:
+    environ = {"EXAMPLE_FOLDER": str(tmp_path)}
+    if request.param == "postgresql":
+        environ["ORDERS_URL"] = request.getfixturevalue("postgres_url").replace("postgresql:", "postgresql+asyncpg:")
+    with (
+        served("fastapi_orders:app", app_dir=EXAMPLES, environ=environ) as server,
+        httpx.Client(base_url=server.url, timeout=BOUND) as shop,
+    ):
+        yield shop
+
+
+def test_an_order_and_its_job_commit_together_or_not_at_all(shop: httpx.Client) -> None:
+    """Its docstring: never one without the other."""
+    placed = shop.post("/orders", params={"what": "tea", "count": 2})
+    refused = shop.post("/orders", params={"what": "tea", "count": 2000})
+    shown = shop.get(f"/orders/{placed.json()['order']}").json()
+    while shown["status"] in ("PENDING", "RUNNING"):
+        shown = shop.get(f"/orders/{placed.json()['order']}").json()
+
+    assert (placed.status_code, refused.status_code) == (202, 409)
+    assert shown == {"status": "SUCCEEDED", "receipt": "Receipt for order 1: 2 x tea"}
+    assert shop.get("/orders").json() == {"orders": 1, "jobs": 1}
 
 
 @pytest.mark.network

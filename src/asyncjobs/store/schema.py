@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, Double, Float, Identity, Index, Integer, MetaData, Table, Text, text
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 Whole = BigInteger().with_variant(Integer(), "sqlite")
-Real = Double().with_variant(Float(), "sqlite")
+Real: TypeEngine[float] = Double().with_variant(Float(), "sqlite")
 # Compared byte by byte, as SQLite does anyway: the order of ids is that of creation.
 Name = Text().with_variant(Text(collation="C"), "postgresql")
 
