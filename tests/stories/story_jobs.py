@@ -121,7 +121,9 @@ def give_up(reason: str) -> None:
 @job(max_workers=4)
 def wait_for(file: Path) -> str:
     """Say that it runs, then wait for the file to vanish."""
-    file.with_suffix(".running").write_text(f"{os.getpid()}")
+    written = file.with_suffix(".writing")
+    written.write_text(f"{os.getpid()}")
+    written.rename(file.with_suffix(".running"))  # whoever sees it finds all of it
     while file.exists():
         time.sleep(0.005)
     return "done"
