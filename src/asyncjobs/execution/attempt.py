@@ -93,17 +93,14 @@ class ProcessAttempt:
             result_limit=self._settings.max_result_bytes,
             stays=self._stays,
         )
+        if self._stays:
+            process.listen()
         process.send(
             request,
             on_note=lambda header: take_note(header, self._notes),
             output=self._notes.output,
             limit=self._settings.max_output_bytes if limit is None else limit,
         )
-        if self._stays:
-            process.channel.listen()
-        if self._deadline is not None:
-            seconds = max(0.0, self._deadline - asyncio.get_running_loop().time())
-            process.keep_deadline(seconds, grace=self._job.kill_grace)
 
     async def _news(self) -> None:
         """Wait for the first of: reply, garbage, end, deadline, question."""

@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from asyncjobs.execution import NotStarted
@@ -27,25 +26,37 @@ class Ends(NamedTuple):
     stdout: int
     stderr: int
 
+    def close(self) -> None:
+        """Close all three."""
+        self.channel.close()
+        os.close(self.stdout)
+        os.close(self.stderr)
 
-def connected_ends(ours: ExitStack, theirs: ExitStack) -> tuple[Ends, Ends]:
-    """Return the engine's side and the process's; each is closed by its stack.
+
+def connected_ends() -> tuple[Ends, Ends]:
+    """Return the engine's side and the process's.
 
     Raises:
         OSError: there is no descriptor left.
     """
     near, far = socket.socketpair()
-    ours.callback(near.close)
-    theirs.callback(far.close)
-    readers: list[int] = []
-    writers: list[int] = []
-    for _ in ("stdout", "stderr"):
-        reader, writer = os.pipe()
-        ours.callback(os.close, reader)
-        theirs.callback(os.close, writer)
-        readers.append(reader)
-        writers.append(writer)
-    return Ends(near, *readers), Ends(far, *writers)
+    pipes: list[int] = []
+    try:
+        pipes += os.pipe()
+        pipes += os.pipe()
+    except OSError:
+        near.close()
+        far.close()
+        for each in pipes:
+            os.close(each)
+        raise
+    return Ends(near, pipes[0], pipes[2]), Ends(far, pipes[1], pipes[3])
+
+
+def seconds_left(deadline: float | None, grace: float) -> dict[str, Any]:
+    """Return what a template is told of a deadline by the loop's clock: it has a clock of its own."""
+    seconds = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
+    return {"seconds": seconds, "grace": grace}
 
 
 class JobProcess:
@@ -76,21 +87,19 @@ class JobProcess:
         self.channel: Channel
         self.capture: Capture
 
-    def start(self, send: Callable[[list[int]], None], *, payload_limit: int) -> None:
-        """Make the channel and the pipes, and have `send` pass their other ends on.
+    def connect(self, *, payload_limit: int) -> Ends:
+        """Make the channel and the pipes, and return their other ends.
 
         Raises:
-            NotStarted: there is no descriptor left, or the template takes nothing.
+            NotStarted: there is no descriptor left.
         """
-        with ExitStack() as ours, ExitStack() as theirs:
-            try:
-                near, far = connected_ends(ours, theirs)
-                send([far.channel.fileno(), far.stdout, far.stderr])
-            except OSError as error:
-                raise NotStarted(f"no process could be started: {error}") from error
-            ours.pop_all()
+        try:
+            near, far = connected_ends()
+        except OSError as error:
+            raise NotStarted(f"no process could be started: {error}") from error
         self.channel = Channel(near.channel, payload_limit=payload_limit, on_news=self.wake)
         self.capture = Capture(near.stdout, near.stderr)
+        return far
 
     @property
     def usable(self) -> bool:
@@ -110,14 +119,15 @@ class JobProcess:
         """Send a request. The loop listens once the attempt has gone on for a moment.
 
         Most are over before that: what they have said and printed is read at their end, at half the price.
-        A warm process is listened to at once, since it has no end.
         """
         self.runs += 1
         self.capture.begin_attempt(output, limit=limit)
         self.channel.send(request, on_note=on_note)
-        self._listening = asyncio.get_running_loop().call_later(FIRST_LOOK, self._listen)
+        if not self.channel.listening:
+            self._listening = asyncio.get_running_loop().call_later(FIRST_LOOK, self.listen)
 
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Have the loop read what the process says and prints, as it comes."""
         self.channel.listen()
         self.capture.listen()
 
@@ -127,8 +137,8 @@ class JobProcess:
         self.returncode = os.waitstatus_to_exitcode(news["status"])
         self.peak_rss = news["rss"]
         self.cpu_time = news["cpu"]
-        self.swept = news["swept"]
-        self.late = news["late"]
+        self.swept = news.get("swept", 0)
+        self.late = "late" in news
         self._end()
 
     def refuse(self, why: str) -> None:
@@ -151,8 +161,6 @@ class JobProcess:
 
     def again(self) -> None:
         """Make ready for the next request, the last one's reply being read."""
-        if self._listening is not None:
-            self._listening.cancel()
         self.channel.forget_reply()
         self.used = asyncio.get_running_loop().time()
         self.news = asyncio.get_running_loop().create_future()
@@ -163,9 +171,9 @@ class JobProcess:
             await asyncio.wait((self.ended,), timeout=seconds)
         return self.ended.done()
 
-    def keep_deadline(self, seconds: float | None, *, grace: float) -> None:
-        """Have the template end the process so many seconds from now; None calls that off."""
-        self.template.tell(self, "deadline", seconds=seconds, grace=grace)
+    def keep_deadline(self, deadline: float | None, *, grace: float) -> None:
+        """Have the template end the process at a time of the loop's clock; None calls that off."""
+        self.template.tell(self, "deadline", **seconds_left(deadline, grace))
 
     def ask(self, *, grace: float) -> None:
         """Have SIGTERM sent to the process and what is in its group; the template kills after `grace`."""

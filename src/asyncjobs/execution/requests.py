@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
+from asyncjobs.codec import dumps
 from asyncjobs.execution.inside.wire import pack
 from asyncjobs.execution.templates import Recipe
 
@@ -45,21 +46,26 @@ def request_of(
     """
     function = definition.function
     recipe = process.template.recipe
-    prepared = recipe.target is not None or process.runs > 0
     header: dict[str, Any] = {
         "id": job.id,
         "name": job.name,
         "attempt": job.attempt,
         "module": function.__module__,
         "function": function.__qualname__,
-        "main": _main_of(function.__module__),
-        "setup": None if prepared else json.loads(recipe.setup),
-        **_changes(process.template.environ, env),
-        "limits": _limits(definition),
         "result_limit": result_limit,
-        "stays": stays,
+        **_changes(process.template.environ, env),
     }
-    return pack(json.dumps(header).encode(), job.params_json.encode())
+    # What most jobs do without is left out: it would cost their processes a page to read each of it.
+    if function.__module__ == "__main__":
+        header["main"] = _main_of(function.__module__)
+    if recipe.target is None and process.runs == 0:
+        header["setup"] = json.loads(recipe.setup)
+    if stays:
+        header["stays"] = True
+    limits = _limits(definition)
+    if limits is not None:
+        header["limits"] = limits
+    return pack(dumps(header).encode(), job.params_json.encode())
 
 
 _seen: tuple[dict[bytes, bytes], dict[str, str]] = ({}, {})
@@ -80,7 +86,7 @@ def _changes(since: dict[str, str], env: dict[str, str]) -> dict[str, Any]:
     """Return what has changed since a process was started, and what is the job's own."""
     now = _environment()
     if now == since:
-        return {"environ": env, "unset": []}
+        return {"environ": env, "unset": []} if env else {}
     return {
         "environ": {name: value for name, value in now.items() if since.get(name) != value} | env,
         "unset": [name for name in since if name not in now],

@@ -88,7 +88,7 @@ class ProcessRunner:
     async def _run(self, order: Order, supply: Supply) -> Ended:
         problem = "none could be had"
         for _ in range(_MOST_STARTS):
-            process = self._take(supply, order.definition)
+            process = self._take(supply, order)
             if process is None:
                 early = await _prepared(supply, order)
                 if early is not None:
@@ -153,17 +153,23 @@ class ProcessRunner:
                 self._environments.release(environment)
             self._entered[definition.name] = environment
 
-    def _take(self, supply: Supply, definition: JobDefinition[..., object]) -> JobProcess | None:
+    def _take(self, supply: Supply, order: Order) -> JobProcess | None:
+        grace = order.job.kill_grace
         if self._stays:
-            warm = self._warm.setdefault(definition.name, self._new_warm())
-            process = warm.take()
+            process = self._warm_ones(order.definition.name).take()
             if process is not None:
+                if order.deadline is not None:
+                    process.keep_deadline(order.deadline, grace=grace)
                 return process
-        return supply.take()
+        return supply.take(order.deadline, grace=grace)
 
-    def _new_warm(self) -> Warm:
-        settings = self._settings
-        return Warm(Wear(jobs=settings.reuse_jobs, seconds=settings.reuse_seconds, growth=settings.reuse_growth_bytes))
+    def _warm_ones(self, name: str) -> Warm:
+        warm = self._warm.get(name)
+        if warm is None:
+            settings = self._settings
+            wear = Wear(jobs=settings.reuse_jobs, seconds=settings.reuse_seconds, growth=settings.reuse_growth_bytes)
+            warm = self._warm[name] = Warm(wear)
+        return warm
 
     def _supply(self, definition: JobDefinition[..., object]) -> Supply:
         paths = (sys.path.copy(), len(sys.meta_path))

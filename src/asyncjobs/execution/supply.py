@@ -82,8 +82,10 @@ class Supply:
 
     # --- the template ---------------------------------------------------------------------------
 
-    def take(self) -> JobProcess | None:
+    def take(self, deadline: float | None, *, grace: float) -> JobProcess | None:
         """Return a process that waits for a request, or None while there is no template for one.
+
+        Its template ends it at `deadline`, by the loop's clock.
 
         Raises:
             NotStarted: no process could be started.
@@ -94,9 +96,11 @@ class Supply:
         while self._waiting:
             process = self._waiting.popleft()
             if process.usable:
+                if deadline is not None:
+                    process.keep_deadline(deadline, grace=grace)
                 return process
             self._dismiss(process)
-        return template.begin()
+        return template.begin(deadline, grace=grace)
 
     async def prepared(self) -> None:
         """Return once a process can be taken. Cancelling it leaves the template to those who wait, too.
@@ -232,7 +236,7 @@ class Supply:
             self._idle_timer.cancel()
             self._idle_timer = None
         if self._refill_timer is None:
-            self._refill_timer = loop.call_later(_SETTLING, self._refill)
+            self._refill_timer = loop.call_later(_SETTLING, self._settled)
 
     def end(self) -> None:
         """Count an attempt that has ended."""
@@ -259,17 +263,19 @@ class Supply:
         await asyncio.gather(*(each.see_out(_LEAVING) for each in templates), *self._ending)
         self._retired.clear()
 
+    def _settled(self) -> None:
+        self._refill_timer = None
+        self._refill()
+
     def _refill(self) -> None:
-        if self._refill_timer is not None:
-            self._refill_timer.cancel()
-            self._refill_timer = None
+        """Begin processes ahead of need, while a processor has nothing better to do."""
         template = self._template
-        if self._closed or template is None:
+        if self._closed or template is None or self._running >= self._most:
             return
         wanted = min(self._most, max(self._peak, self._last_peak) + 1)
         for _ in range(wanted - len(self._waiting)):
             try:
-                process = template.begin()
+                process = template.begin_ahead()
             except NotStarted:
                 return  # the next attempt meets the same want, and reports it
             self._waiting.append(process)

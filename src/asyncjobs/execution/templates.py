@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import os
 import socket
 import sys
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from asyncjobs.codec import loads
 from asyncjobs.execution import NotStarted
 from asyncjobs.execution.channel import Capture
 from asyncjobs.execution.inside import tree
-from asyncjobs.execution.inside.wire import CHUNK, Decoder, FrameError, pack
-from asyncjobs.execution.process import KILL_BOUND, Ends, JobProcess, connected_ends
+from asyncjobs.execution.inside.wire import CHUNK, Decoder, FrameError
+from asyncjobs.execution.orders import Orders
+from asyncjobs.execution.process import KILL_BOUND, Ends, JobProcess, connected_ends, seconds_left
 from asyncjobs.threads import in_thread
 
 ANSWER_BOUND = 6.0
@@ -38,6 +38,7 @@ _BOOTSTRAP = (
     "m=sys.modules[n]=type(sys)(n);m.__file__=p;L(n,p).exec_module(m);"
     "m.main(int(f),int(e))"
 )
+_CHILD_MODULE = "_asyncjobs_child"
 _CHILD = os.path.join(os.path.dirname(_FILE), "child.py")
 
 
@@ -92,6 +93,7 @@ class Template(asyncio.SubprocessProtocol):
         self._closing = self._given_up = False
         self._transport: asyncio.SubprocessTransport | None = None
         self._control: socket.socket
+        self._orders: Orders
         self._capture: Capture
 
     @classmethod
@@ -102,20 +104,25 @@ class Template(asyncio.SubprocessProtocol):
             NotStarted: there is no process, descriptor, memory or thread left for it, or no interpreter.
         """
         template = cls(recipe, token, payload_limit=payload_limit)
-        with ExitStack() as ours, ExitStack() as theirs:
+        try:
+            near, far = connected_ends()
             try:
-                near, far = connected_ends(ours, theirs)
                 await template._execute(far)
-            except (OSError, RuntimeError) as error:
-                raise NotStarted(f"no process could be started: {error}") from error
-            ours.pop_all()
+            except BaseException:
+                near.close()
+                raise
+            finally:
+                far.close()
+        except (OSError, RuntimeError) as error:
+            raise NotStarted(f"no process could be started: {error}") from error
         template._connect(near)
-        template._send({"setup": None, **(json.loads(recipe.target) if recipe.target else {})})
+        template._orders.tell({"setup": None, **(loads(recipe.target) if recipe.target else {})})
         return template
 
     def _connect(self, near: Ends) -> None:
         self._control = near.channel
         self._control.setblocking(False)
+        self._orders = Orders(self._control, on_broken=self.end)
         self._capture = Capture(near.stdout, near.stderr)
         self._capture.listen()
         self._loop.add_reader(self._control.fileno(), self._readable)
@@ -192,7 +199,7 @@ class Template(asyncio.SubprocessProtocol):
             self.end()
             return
         for header, _ in frames:
-            self._take(json.loads(header))
+            self._take(loads(header.decode()))
 
     def _take(self, news: dict[str, Any]) -> None:
         match news["is"]:
@@ -202,7 +209,7 @@ class Template(asyncio.SubprocessProtocol):
                     process.over(news)
                 self._close_when_idle()
             case "failed":
-                self._processes.pop(news["n"]).refuse(news["error"])
+                self._refused(news["n"], news["error"])
             case "swept":
                 waiting = self._sweeps.get(news["n"])
                 if waiting is not None and not waiting.done():
@@ -217,34 +224,44 @@ class Template(asyncio.SubprocessProtocol):
         """The last of what it has written to stderr."""
         return self._capture.stderr_tail
 
-    def begin(self) -> JobProcess:
-        """Have a process forked, and return it at once.
+    def begin_ahead(self) -> JobProcess:
+        """Have a process forked that waits for a request, and return it at once.
 
         Raises:
             NotStarted: there is no descriptor left, or the template is gone.
         """
-        process = JobProcess(self, next(self._numbers))
-        execute = None
-        if self.recipe.fresh:
-            execute = [self.recipe.python, *interpreter_options(), "-c", _BOOTSTRAP, "_asyncjobs_child", _CHILD]
-        order = pack(json.dumps({"do": "start", "n": process.n, "execute": execute}).encode())
+        return self._begin({"do": "start", "ahead": True})
 
-        def send(descriptors: list[int]) -> None:
-            if socket.send_fds(self._control, [order], descriptors) != len(order):
-                self.end()  # half an order can't be taken back
-                raise OSError("the template takes nothing any more")
+    def begin(self, deadline: float | None, *, grace: float) -> JobProcess:
+        """Have a process forked that is to end at a time of the loop's clock, and return it at once.
 
+        Raises:
+            NotStarted: there is no descriptor left, or the template is gone.
+        """
+        return self._begin({"do": "start", **({} if deadline is None else seconds_left(deadline, grace))})
+
+    def _begin(self, order: dict[str, Any]) -> JobProcess:
         if self.gone.done() or self._closing:
             raise NotStarted("its template has just ended")
-        process.start(send, payload_limit=self._payload_limit)
-        self._processes[process.n] = process
+        process = JobProcess(self, next(self._numbers))
+        n = order["n"] = process.n
+        if self.recipe.fresh:
+            order["execute"] = [self.recipe.python, *interpreter_options(), "-c", _BOOTSTRAP, _CHILD_MODULE, _CHILD]
+        ends = process.connect(payload_limit=self._payload_limit)
+        self._processes[n] = process
+        self._orders.begin(order, ends, on_refused=lambda why: self._refused(n, why))
         self.started += 1
         return process
+
+    def _refused(self, n: int, why: str) -> None:
+        process = self._processes.pop(n, None)
+        if process is not None:
+            process.refuse(why)
 
     def tell(self, process: JobProcess, order: str, **details: Any) -> None:
         """Send an order about a process; a template that takes none is ended, with all its processes."""
         if not self.gone.done() and process.n in self._processes:
-            self._send({"do": order, "n": process.n, **details})
+            self._orders.tell({"do": order, "n": process.n, **details})
 
     async def sweep(self, process: JobProcess) -> int:
         """Have killed whatever an ended process left behind; return how many that were."""
@@ -265,7 +282,7 @@ class Template(asyncio.SubprocessProtocol):
         answer: asyncio.Future[int] = self._loop.create_future()
         self._sweeps[n] = answer
         try:
-            self._send({"do": "sweep", "n": n})
+            self._orders.tell({"do": "sweep", "n": n})
             await asyncio.wait((answer,), timeout=ANSWER_BOUND)
             return answer.result() if answer.done() else None
         finally:
@@ -278,14 +295,6 @@ class Template(asyncio.SubprocessProtocol):
             return tree.sweep(self.token)
         except OSError:  # no descriptor left to read /proc with
             return 0
-
-    def _send(self, order: dict[str, Any]) -> None:
-        data = pack(json.dumps(order).encode())
-        try:
-            if self._control.send(data) != len(data):
-                raise OSError("half an order")
-        except OSError:
-            self.end()
 
     # --- its end --------------------------------------------------------------------------------
 

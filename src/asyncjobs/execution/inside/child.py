@@ -51,7 +51,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _own_pid = posix.getpid()
 _loading = _thread.RLock()
 _cancel: Callable[[], object] | None = None  # of the `async def` that runs
-_prctl: Callable[[int, int], object] | None = None
+_reseed: Callable[[], object] | None = None
+_libc: dict[str, Callable[..., int]] = {}
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -60,24 +61,32 @@ def main(descriptor: int, parent: int) -> None:
     reset_signals()
     posix.set_inheritable(descriptor, False)
     load_neighbours()
+    foresee()
     serve(descriptor)
+
+
+def foresee() -> None:
+    """Do what a job's process needs: once in a template, for all its copies, after its import."""
+    global _reseed
+    faulthandler.enable(2)  # a segfault then says in the job's stderr where it was
+    # That of `random` is new in each copy already.
+    _reseed = getattr(getattr(sys.modules.get("numpy"), "random", None), "seed", None)
 
 
 def begin_fork() -> None:
     """Become a process of our own: what two copies must not share is made anew."""
     global _own_pid
     _own_pid = posix.getpid()
-    random: Any = getattr(sys.modules.get("numpy"), "random", None)  # that of `random` is new already
-    if random is not None:
-        random.seed()
+    if _reseed is not None:
+        _reseed()
 
 
 def serve(descriptor: int) -> None:
     """Run what comes over the channel, and end the process; an end-of-file ends it too."""
     global current, channel
     channel = descriptor
-    identity, output = _identity(channel), [_identity(1), _identity(2)]
-    faulthandler.enable(2)  # a segfault then says in the job's stderr where it was
+    known = identity(channel)
+    output = None
     while True:
         frame = wire.read_frame(channel)
         if frame is None:
@@ -85,18 +94,21 @@ def serve(descriptor: int) -> None:
                 _finish()
             posix._exit(0)
         current = request = codec.loads(frame[0].decode())
-        header, result, code = _run(request, frame[1].decode())
+        stays = request.get("stays", False)
+        if stays and output is None:
+            output = identity(1), identity(2)
+        header, result, code = run(request, frame[1].decode())
         _leave_if_forked(code)
-        stays = request["stays"] and header.get("mro", ())[:1] != ["builtins.SystemExit"]
         if stays:
-            stays = output == [_identity(1), _identity(2)] and not load("staying").has_leaked_threads()
+            stays = output == (identity(1), identity(2)) and not load("staying").has_leaked_threads()
+            stays = stays and header.get("mro", ())[:1] != ["builtins.SystemExit"]
         header["stays"] = stays
         header["leftovers"] = _finish(for_good=not stays)
         if "_asyncjobs_telling" in sys.modules:
             load("telling").tell_now()
-        if request["stays"]:
+        if "stays" in request:
             header["pid"], (header["rss"], header["cpu"]) = _own_pid, load("staying").used()
-        if _identity(channel) != identity:
+        if identity(channel) != known:
             say("the job closed its control channel, so its end can't be reported")
             posix._exit(1)
         try:
@@ -121,26 +133,31 @@ def load_neighbours() -> None:
 
 def bind_to(parent: int, number: int) -> None:
     """Take the signal `number` when the parent ends, and become the parent of orphaned grandchildren."""
-    global _prctl
     if LINUX:
-        _prctl = _prctl or _found_prctl()
-        _prctl(_PR_SET_PDEATHSIG, number)
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        prctl = _from_libc("prctl")
+        prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     if posix.getppid() != parent:
         posix._exit(0)
 
 
-def _found_prctl() -> Callable[[int, int], object]:
+def _from_libc(name: str) -> Callable[..., int]:
+    """Return a function of the C library that takes and returns `int`s, or a null pointer for None."""
+    if name not in _libc:
+        _libc[name] = _found_in_libc(name)
+    return _libc[name]
+
+
+def _found_in_libc(name: str) -> Callable[..., int]:
     try:
         import _ctypes
 
-        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl")  # type: ignore[arg-type]
-        return lambda option, value: _ctypes.call_function(address, (option, value, 0, 0, 0))
+        address = _ctypes.dlsym(_ctypes.dlopen(None, 0), name)  # type: ignore[arg-type]
+        return lambda *arguments: _ctypes.call_function(address, arguments)
     except (ImportError, AttributeError, OSError):
         import ctypes
 
-        prctl = ctypes.CDLL(None).prctl  # 4 ms more
-        return lambda option, value: prctl(option, value, 0, 0, 0)
+        return getattr(ctypes.CDLL(None), name)  # type: ignore[no-any-return]  # 4 ms more
 
 
 def reset_signals() -> None:
@@ -151,12 +168,13 @@ def reset_signals() -> None:
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
-def _run(request: dict[str, Any], params: str) -> Reply:
+def run(request: dict[str, Any], params: str) -> Reply:
+    """Find the function of a request, call it, and return what is to be replied."""
     stage = "import"
-    limits = request["limits"]
+    limits = request.get("limits")
     before = finding.set_environment(request)
     try:
-        if request["setup"] is not None:
+        if "setup" in request:
             finding.prepare(request["setup"])
         function = finding.function_of(request)
         _log_to_stderr()
@@ -175,7 +193,7 @@ def _run(request: dict[str, Any], params: str) -> Reply:
     except BaseException as error:  # whatever ends the function is its failure
         return _failed(error, stage)
     finally:
-        if request["stays"]:
+        if "stays" in request:
             finding.restore_environment(before)
 
 
@@ -338,11 +356,11 @@ def _sweep() -> int:
 
 def has_children() -> bool:
     """Return whether this process has a child, alive or not yet reaped; False where the kernel does not say."""
-    try:
-        posix.waitid(posix.P_ALL, 0, posix.WEXITED | posix.WNOHANG | posix.WNOWAIT)
-    except (ChildProcessError, AttributeError):  # macOS has no waitid
+    if not LINUX:
         return False
-    return True
+    # Python's own would make an exception of what is the rule, and that is a tenth of what a job costs.
+    options = posix.WEXITED | posix.WNOHANG | posix.WNOWAIT
+    return _from_libc("waitid")(posix.P_ALL, 0, None, options) == 0
 
 
 def reap() -> None:
@@ -358,7 +376,8 @@ def reap() -> None:
         return
 
 
-def _identity(descriptor: int) -> tuple[int, int] | None:
+def identity(descriptor: int) -> tuple[int, int] | None:
+    """Return what tells a descriptor's file from another that may have taken its number."""
     try:
         status = posix.fstat(descriptor)
     except OSError:

@@ -45,7 +45,7 @@ def prepare(setup: dict[str, Any]) -> None:
 
 def set_environment(request: dict[str, Any]) -> dict[str, str | None]:
     """Set what the engine's environment has and ours has not; return what was there before."""
-    if not request["environ"] and not request["unset"]:
+    if "environ" not in request:
         return {}
     import os
 
@@ -87,11 +87,15 @@ def function_of(request: dict[str, Any]) -> Callable[..., Any]:
         raise FunctionGone(
             f"{name} has no {request['function']!r}: it was renamed or removed since the job was defined"
         ) from None
-    if any(each.__module__ == "asyncjobs.definition" for each in type(found).__mro__):
+    if not hasattr(found, "__code__") and _is_definition(found):
         found = found.function
     if not callable(found):
         raise FunctionGone(f"{name}.{request['function']} is no function but a {type(found).__qualname__}")
     return found  # type: ignore[no-any-return]
+
+
+def _is_definition(found: object) -> bool:
+    return any(each.__module__ == "asyncjobs.definition" for each in type(found).__mro__)
 
 
 def module_of(request: dict[str, Any]) -> ModuleType:
@@ -99,7 +103,8 @@ def module_of(request: dict[str, Any]) -> ModuleType:
     name = request["module"]
     if name == "__main__":
         return sys.modules.get(MAIN_AGAIN) or _main_again(request["main"])
-    __import__(name)
+    if name not in sys.modules:
+        __import__(name)
     return sys.modules[name]
 
 

@@ -83,6 +83,8 @@ def _prepared(child: Any, order: dict[str, Any]) -> dict[str, Any]:
         child.flush()
     __import__("resource")  # for the limits of jobs, once for all of them
     gc.collect()
+    child.foresee()
+    child.load("rehearsal").rehearse_for_copies(child)
     gc.freeze()
     return ready
 
@@ -131,18 +133,22 @@ class _Template:
 
         self._child = child
         self._control = _socket.socket(fileno=control)
+        self._flags = getattr(_socket, "MSG_CMSG_CLOEXEC", 0)  # macOS has none
         self._decoder = child.wire.Decoder(0)
         self._poll = select.poll()
         self._readable = select.POLLIN
         self._socket = _socket
         self._now = time.monotonic
-        self._rehearse = child.load("rehearsal").rehearse
+        self._rehearse = child.load("rehearsal").rehearse_meanwhile
         self._descriptors: list[int] = []
         self._by_n: dict[int, Process] = {}
         self._by_pid: dict[int, Process] = {}
         self._pid = posix.getpid()
         self._wake_in, self._wake_out = posix.pipe()
+        self._own = (control, self._wake_in, self._wake_out)
         self._strangers: set[int] = set()  # children that the module's import has left, if any
+        self._due: float | None = None
+        self._unsaid = b""
         self._over = False
 
     def serve(self, ready: dict[str, Any]) -> None:
@@ -150,27 +156,25 @@ class _Template:
         self._listen_to_signals()
         self._strangers = self._others() if self._child.has_children() else set()
         self._say(ready)
+        self._send()
         for descriptor in (self._control.fileno(), self._wake_in):
             self._poll.register(descriptor, self._readable)
         while not self._over:
-            events = self._poll.poll(self._milliseconds())
-            for descriptor, _ in events:
+            for descriptor, _ in self._poll.poll(self._milliseconds()):
                 if descriptor == self._wake_in:
                     self._note_signals()
+                    self._reap()
                 else:
                     self._read()
-            self._reap()
             self._keep_deadlines()
+            self._send()
         self._leave()
 
     def _listen_to_signals(self) -> None:
-        def nothing(_number: int, _frame: object) -> None:
-            pass
-
         for descriptor in (self._wake_in, self._wake_out):
             posix.set_blocking(descriptor, False)
         for number in (_signal.SIGCHLD, _signal.SIGTERM):
-            _signal.signal(number, nothing)
+            _signal.signal(number, _nothing)
         _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
         _signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
 
@@ -179,21 +183,28 @@ class _Template:
             self._over = True
 
     def _milliseconds(self) -> float | None:
-        due = [each.when for each in self._by_n.values() if each.when is not None]
-        return max(0.0, (min(due) - self._now()) * 1000 + 1) if due else None
+        self._due = None
+        for each in self._by_n.values():
+            if each.when is not None and (self._due is None or each.when < self._due):
+                self._due = each.when
+        return None if self._due is None else max(0.0, (self._due - self._now()) * 1000 + 1)
 
     # --- the engine's frames --------------------------------------------------------------------
 
     def _read(self) -> None:
         space = self._socket.CMSG_LEN(_MOST_DESCRIPTORS * 4)
         try:
-            data, extra, _, _ = self._control.recvmsg(65536, space)
+            data, extra, _, _ = self._control.recvmsg(65536, space, self._flags)
         except OSError:
             data, extra = b"", []
         for level, kind, content in extra:
             if level == self._socket.SOL_SOCKET and kind == self._socket.SCM_RIGHTS:
                 whole = len(content) // 4 * 4
-                self._descriptors += memoryview(content[:whole]).cast("i").tolist()
+                received = memoryview(content[:whole]).cast("i").tolist()
+                self._descriptors += received
+                if not self._flags:
+                    for each in received:
+                        posix.set_inheritable(each, False)
         if not data:
             self._over = True
         for header, _ in self._decoder.feed(data):
@@ -206,8 +217,14 @@ class _Template:
                 self._say({"is": "swept", "n": order["n"], "count": self._kill_orphans()})
 
     def _say(self, news: dict[str, Any]) -> None:
+        """Have the engine told at the end of this round, with what else there is by then."""
+        self._unsaid += self._child.wire.pack(self._child.codec.dumps(news).encode())
+
+    def _send(self) -> None:
+        data, self._unsaid = self._unsaid, b""
         try:
-            self._control.sendall(self._child.wire.pack(self._child.codec.dumps(news).encode()))
+            if data:
+                self._control.sendall(data)
         except OSError:
             self._over = True  # the engine is gone
 
@@ -222,7 +239,9 @@ class _Template:
         else:
             if pid == 0:
                 self._become_a_job(order, *descriptors)
-            self._by_n[order["n"]] = self._by_pid[pid] = Process(order["n"], pid)
+            process = self._by_n[order["n"]] = self._by_pid[pid] = Process(order["n"], pid)
+            if "seconds" in order:
+                self._deadline(process, order)
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGTERM,))
         for each in descriptors:
             posix.close(each)
@@ -235,16 +254,16 @@ class _Template:
             self._child.reset_signals()
             posix.dup2(stdout, 1)
             posix.dup2(stderr, 2)
-            for each in (stdout, stderr, *self._descriptors, self._wake_in, self._wake_out, self._control.detach()):
+            for each in (stdout, stderr, *self._descriptors, *self._own):
                 posix.close(each)
-            if order["execute"] is not None:
+            if "execute" in order:
                 posix.set_inheritable(channel, True)
                 arguments = [*order["execute"], str(channel), str(self._pid)]
                 posix.execv(arguments[0], arguments)
-            posix.set_inheritable(channel, False)
             self._child.bind_to(self._pid, _signal.SIGKILL)
             self._child.begin_fork()
-            self._rehearse(self._child, channel)
+            if "ahead" in order:
+                self._rehearse(self._child, channel)
             self._child.serve(channel)
         except BaseException as error:  # nothing may run on as a second template
             self._child.say(f"{type(error).__name__}: {error}")
@@ -275,6 +294,8 @@ class _Template:
 
     def _keep_deadlines(self) -> None:
         now = self._now()
+        if self._due is None or self._due > now:
+            return
         for process in [each for each in self._by_n.values() if each.when is not None and each.when <= now]:
             if process.asked:
                 self._kill(process)
@@ -304,19 +325,14 @@ class _Template:
             if process is None:
                 continue  # an orphan that we have killed, or that has ended by itself
             del self._by_n[process.n]
-            swept = self._kill_orphans() if status != 0 else 0
-            self._say(
-                {
-                    "is": "ended",
-                    "n": process.n,
-                    "pid": pid,
-                    "status": status,
-                    "rss": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-                    "cpu": usage.ru_utime + usage.ru_stime,
-                    "swept": swept,
-                    "late": process.late,
-                }
-            )
+            peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+            cpu = usage.ru_utime + usage.ru_stime
+            news = {"is": "ended", "n": process.n, "pid": pid, "status": status, "rss": peak, "cpu": cpu}
+            if status != 0:
+                news["swept"] = self._kill_orphans()
+            if process.late:
+                news["late"] = True
+            self._say(news)
 
     def _kill_orphans(self) -> int:
         """Kill what ended jobs have left: our children that are no jobs, and all below them."""
@@ -340,6 +356,10 @@ class _Template:
 
     def _tree(self) -> Any:
         return self._child.load("tree")
+
+
+def _nothing(_number: int, _frame: object) -> None:
+    """Be a handler, so that a signal wakes the loop."""
 
 
 def _load_child() -> ModuleType:

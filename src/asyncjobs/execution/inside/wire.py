@@ -42,9 +42,9 @@ def read_frame(descriptor: int) -> Frame | None:
     lengths = _read(descriptor, _LENGTHS)
     if lengths is None:
         return None
-    header = _read(descriptor, int.from_bytes(lengths[:4], "big"))
-    payload = _read(descriptor, int.from_bytes(lengths[4:], "big"))
-    return None if header is None or payload is None else (header, payload)
+    header_length = int.from_bytes(lengths[:4], "big")
+    content = _read(descriptor, header_length + int.from_bytes(lengths[4:], "big"))
+    return None if content is None else (content[:header_length], content[header_length:])
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -104,11 +104,11 @@ class Decoder:
 
 
 def _read(descriptor: int, count: int) -> bytes | None:
-    pieces = []
-    while count:
-        piece = posix.read(descriptor, min(count, 16 * CHUNK))
-        if not piece:
-            return None
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
+    data = posix.read(descriptor, min(count, 16 * CHUNK)) if count else b""
+    if len(data) == count:
+        return data
+    pieces = [data]
+    while data and (count := count - len(data)):
+        data = posix.read(descriptor, min(count, 16 * CHUNK))
+        pieces.append(data)
+    return b"".join(pieces) if data else None
