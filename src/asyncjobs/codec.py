@@ -90,6 +90,16 @@ def encode_params(function: Callable[..., Any], params: Mapping[str, Any], *, li
     return _written(given, limit, "the parameters", "max_params_bytes")
 
 
+def plan_ahead(function: Callable[..., Any]) -> None:
+    """Find out now how the arguments and the result of `function` are converted: a template does, for its copies.
+
+    Raises:
+        CodecError: As for `encode_call`.
+    """
+    plan = _plans.get(function) or _new_plan(function)
+    plan.result(function)
+
+
 def decode_params(function: Callable[..., Any], text: str) -> dict[str, Any]:
     """Return the keyword arguments in `text`, converted by annotation.
 

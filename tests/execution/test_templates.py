@@ -53,6 +53,32 @@ async def test_the_module_is_imported_once_for_all_jobs(fork: Bench, module: Mak
     assert (tmp_path / "count").read_text() == "x"
 
 
+async def test_how_values_are_converted_is_found_out_once_for_all_jobs(fork: Bench, module: MakeModule, tmp_path: Path):
+    typed = module(
+        "typed",
+        f"""
+        from dataclasses import dataclass
+
+        def noted():
+            open({str(tmp_path / "count")!r}, "a").write("x")
+            return int
+
+        @dataclass
+        class Point:
+            x: "noted()"
+
+        def work() -> Point:
+            return Point(7)
+        """,
+    )
+    definition = job(typed.work)
+
+    for _ in range(3):
+        assert value(await fork.run(definition)) == {"x": 7}
+
+    assert (tmp_path / "count").read_text() == "x"
+
+
 async def test_jobs_of_one_module_share_a_template(fork: Bench):
     await fork.run(jobs.add, 1)
     await fork.run(jobs.burn, 0.0)

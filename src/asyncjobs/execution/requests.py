@@ -27,7 +27,9 @@ def recipe_of(definition: JobDefinition[..., object], environment: Environment |
         return Recipe(python=python, setup=json.dumps(setup), fresh=True)
     target = {"setup": setup, "module": function.__module__, "main": _main_of(function.__module__)}
     env = tuple(sorted(definition.env.items()))
-    return Recipe(python=python, setup=json.dumps(setup), target=json.dumps(target), env=env)
+    return Recipe(
+        python=python, setup=json.dumps(setup), target=json.dumps(target), likely=function.__qualname__, env=env
+    )
 
 
 def request_of(

@@ -47,7 +47,8 @@ class Recipe:
     """What a template is made of.
 
     `python` is its interpreter; `setup` what that needs to look like the engine's (JSON text), and
-    `target` the module it imports ahead, with the variables `env` in its environment. A `fresh` one
+    `target` the module it imports ahead, with the variables `env` in its environment; `likely` is the
+    function of the first job, which others of the module may share the template with. A `fresh` one
     forks processes that execute an interpreter of their own; then, and without a `target`, the setup is
     the jobs' business.
     """
@@ -55,6 +56,7 @@ class Recipe:
     python: str
     setup: str
     target: str | None = None
+    likely: str = field(default="", compare=False)
     env: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     fresh: bool = False
 
@@ -116,7 +118,9 @@ class Template(asyncio.SubprocessProtocol):
         except (OSError, RuntimeError) as error:
             raise NotStarted(f"no process could be started: {error}") from error
         template._connect(near)
-        template._orders.tell({"setup": None, **(loads(recipe.target) if recipe.target else {})})
+        template._orders.tell(
+            {"setup": None, "function": recipe.likely, **(loads(recipe.target) if recipe.target else {})}
+        )
         return template
 
     def _connect(self, near: Ends) -> None:

@@ -3,7 +3,7 @@
     begin ─> wait for the request ─> import ─> decode ─> limits ─> call ─> encode
     ─> join threads, run atexit, flush, sweep ─> reply ─> exit
 
-It begins in a fresh interpreter (`main`) or in a copy of a template (`begin_fork`). With
+It begins in a fresh interpreter (`main`) or in a copy of a template (`forking.py`). With
 `isolation="reuse"` it goes on after the reply, to the next request.
 
 The reply is the last thing before the exit, so that an engine that has a whole reply and sees exit
@@ -48,10 +48,10 @@ _BEYOND_WORDS = "no memory or descriptor was left to say more"
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
-_own_pid = posix.getpid()
+own_pid = posix.getpid()
+"""Not that of a copy which the job has forked."""
 _loading = _thread.RLock()
 _cancel: Callable[[], object] | None = None  # of the `async def` that runs
-_reseed: Callable[[], object] | None = None
 _libc: dict[str, Callable[..., int]] = {}
 
 
@@ -61,24 +61,8 @@ def main(descriptor: int, parent: int) -> None:
     reset_signals()
     posix.set_inheritable(descriptor, False)
     load_neighbours()
-    foresee()
-    serve(descriptor)
-
-
-def foresee() -> None:
-    """Do what a job's process needs: once in a template, for all its copies, after its import."""
-    global _reseed
     faulthandler.enable(2)  # a segfault then says in the job's stderr where it was
-    # That of `random` is new in each copy already.
-    _reseed = getattr(getattr(sys.modules.get("numpy"), "random", None), "seed", None)
-
-
-def begin_fork() -> None:
-    """Become a process of our own: what two copies must not share is made anew."""
-    global _own_pid
-    _own_pid = posix.getpid()
-    if _reseed is not None:
-        _reseed()
+    serve(descriptor)
 
 
 def serve(descriptor: int) -> None:
@@ -107,7 +91,7 @@ def serve(descriptor: int) -> None:
         if "_asyncjobs_telling" in sys.modules:
             load("telling").tell_now()
         if "stays" in request:
-            header["pid"], (header["rss"], header["cpu"]) = _own_pid, load("staying").used()
+            header["pid"], (header["rss"], header["cpu"]) = own_pid, load("staying").used()
         if identity(channel) != known:
             say("the job closed its control channel, so its end can't be reported")
             posix._exit(1)
@@ -294,7 +278,7 @@ def _load_failure() -> ModuleType:
 
 def is_own_process() -> bool:
     """Return whether this is the job's process itself, not a copy that the job forked."""
-    return posix.getpid() == _own_pid
+    return posix.getpid() == own_pid
 
 
 def _leave_if_forked(code: int) -> None:
@@ -345,7 +329,7 @@ def _sweep() -> int:
     tracker: Any = getattr(sys.modules.get("multiprocessing.resource_tracker"), "_resource_tracker", None)
     keep = () if getattr(tracker, "_pid", None) is None else (tracker._pid,)
     try:
-        killed = load("tree").kill_descendants(_own_pid, keep=keep)
+        killed = load("tree").kill_descendants(own_pid, keep=keep)
         if keep:
             tracker._stop()
         reap()

@@ -94,6 +94,13 @@ def function_of(request: dict[str, Any]) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def functions_in(module: ModuleType, likely: str) -> list[Callable[..., Any]]:
+    """Return the functions of a module's jobs, and the one of that name."""
+    found = [each.function for each in list(vars(module).values()) if _is_definition(each)]
+    named: Any = getattr(module, likely, None)
+    return [*found, named] if hasattr(named, "__code__") else found
+
+
 def _is_definition(found: object) -> bool:
     return any(each.__module__ == "asyncjobs.definition" for each in type(found).__mro__)
 

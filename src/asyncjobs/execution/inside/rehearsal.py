@@ -15,16 +15,19 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import Any
+else:
+    import _signal
 
 _UNTIL_ADAPTED = 20  # CPython adapts a function that has been called eight times
 
 
 def rehearse_for_copies(child: Any) -> None:
     """Do what the copies of this process will do, until nothing of it is new."""
+    forking = child.load("forking")
     for _ in range(_UNTIL_ADAPTED):
-        child.reset_signals()
-        child.begin_fork()
+        forking.begin(posix.getppid(), _signal.SIGTERM, (1, 2), ())  # as the template is bound already
         _rehearse(child)
 
 

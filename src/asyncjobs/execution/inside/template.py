@@ -71,19 +71,20 @@ def _prepared(child: Any, order: dict[str, Any]) -> dict[str, Any]:
     import gc
 
     ready: dict[str, Any] = {"is": "ready", "problem": None, "threads": 1, "files": []}
+    functions = []
     if order["setup"] is not None:
         before = set(sys.modules)
         try:
             child.finding.prepare(order["setup"])
-            child.finding.module_of(order)
+            functions = child.finding.functions_in(child.finding.module_of(order), order["function"])
         except BaseException as error:  # each job will meet it itself, and report it
             ready["problem"] = f"{type(error).__name__}: {error}"
         ready["files"] = _files(set(sys.modules) - before)
         ready["threads"] = _threads()
         child.flush()
     __import__("resource")  # for the limits of jobs, once for all of them
+    child.load("forking").foresee(functions)
     gc.collect()
-    child.foresee()
     child.load("rehearsal").rehearse_for_copies(child)
     gc.freeze()
     return ready
@@ -139,6 +140,7 @@ class _Template:
         self._readable = select.POLLIN
         self._socket = _socket
         self._now = time.monotonic
+        self._begin = child.load("forking").begin
         self._rehearse = child.load("rehearsal").rehearse_meanwhile
         self._descriptors: list[int] = []
         self._by_n: dict[int, Process] = {}
@@ -251,17 +253,12 @@ class _Template:
         try:
             posix.setsid()
             _signal.set_wakeup_fd(-1)
-            self._child.reset_signals()
-            posix.dup2(stdout, 1)
-            posix.dup2(stderr, 2)
-            for each in (stdout, stderr, *self._descriptors, *self._own):
-                posix.close(each)
+            inherited = (stdout, stderr, *self._descriptors, *self._own)
+            self._begin(self._pid, _signal.SIGKILL, (stdout, stderr), inherited)
             if "execute" in order:
                 posix.set_inheritable(channel, True)
                 arguments = [*order["execute"], str(channel), str(self._pid)]
                 posix.execv(arguments[0], arguments)
-            self._child.bind_to(self._pid, _signal.SIGKILL)
-            self._child.begin_fork()
             if "ahead" in order:
                 self._rehearse(self._child, channel)
             self._child.serve(channel)
