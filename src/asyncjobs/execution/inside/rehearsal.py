@@ -23,12 +23,13 @@ else:
 _UNTIL_ADAPTED = 20  # CPython adapts a function that has been called eight times
 
 
-def rehearse_for_copies(child: Any) -> None:
-    """Do what the copies of this process will do, until nothing of it is new."""
+def rehearse_for_copies(child: Any, parent: int) -> None:
+    """Do in a template, whose parent is the engine, what its copies will do, until nothing of it is new."""
     forking = child.load("forking")
     for _ in range(_UNTIL_ADAPTED):
-        forking.begin(posix.getppid(), _signal.SIGTERM, (1, 2), ())  # as the template is bound already
         _rehearse(child)
+        # It binds us to the engine anew, last: the job of nothing may have taken the signal of its death.
+        forking.begin(parent, _signal.SIGTERM, (1, 2), ())
 
 
 def rehearse_meanwhile(child: Any, channel: int) -> None:

@@ -62,11 +62,11 @@ def main(control: int, parent: int) -> None:
     if frame is None:
         posix._exit(0)
     order = child.codec.loads(frame[0].decode())
-    ready = _prepared(child, order)
+    ready = _prepared(child, order, parent)
     _Template(control, child).serve(ready)
 
 
-def _prepared(child: Any, order: dict[str, Any]) -> dict[str, Any]:
+def _prepared(child: Any, order: dict[str, Any], parent: int) -> dict[str, Any]:
     """Import the module that the jobs will want, and say how that went."""
     import gc
 
@@ -85,7 +85,7 @@ def _prepared(child: Any, order: dict[str, Any]) -> dict[str, Any]:
     __import__("resource")  # for the limits of jobs, once for all of them
     child.load("forking").foresee(functions)
     gc.collect()
-    child.load("rehearsal").rehearse_for_copies(child)
+    child.load("rehearsal").rehearse_for_copies(child, parent)
     gc.freeze()
     return ready
 
