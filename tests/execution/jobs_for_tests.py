@@ -320,7 +320,8 @@ def fork_and_terminate() -> int:
     pid = os.fork()
     if pid == 0:
         os.write(writer, b"x")  # a signal before that may get lost in the fork itself
-        time.sleep(600)
+        while True:  # one that comes right before a sleep is acted on only after it
+            time.sleep(0.01)
     os.read(reader, 1)
     os.kill(pid, signal.SIGTERM)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -112,7 +112,7 @@ async def test_a_template_that_hangs_is_killed_with_its_jobs(process: Bench, mar
     """F24"""
     monkeypatch.setattr("asyncjobs.execution.process.KILL_BOUND", 0.1)
     monkeypatch.setattr("asyncjobs.execution.templates.ANSWER_BOUND", 0.1)
-    running = asyncio.create_task(process.run(jobs.ignore_sigterm, marks, timeout=0.5, kill_grace=0.1))
+    running = asyncio.create_task(process.run(jobs.ignore_sigterm, marks, timeout=2, kill_grace=0.1))
     await until((marks / "began").exists)
     for template in our_templates():
         os.kill(template, signal.SIGSTOP)
