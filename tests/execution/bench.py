@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +19,8 @@ from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.job import Progress
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-ENGINE = "engine-under-test"
+# Each run of the suite has its own, and hands it to the processes that it starts.
+ENGINE = os.environ.setdefault("ASYNCJOBS_TEST_ENGINE", f"engine-under-test-{os.getpid()}")
 SETTINGS = Settings(max_result_bytes=6_000_000, max_output_bytes=10_000)
 PATIENCE = 20.0
 
