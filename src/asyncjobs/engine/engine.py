@@ -24,7 +24,7 @@ from asyncjobs.client import JobClient
 from asyncjobs.client.submission import new_id
 from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
-from asyncjobs.engine.liveness import Liveness, this_process
+from asyncjobs.engine.liveness import CUT_OFF_GRACE, Liveness, this_process
 from asyncjobs.engine.notes import NoteWriter
 from asyncjobs.engine.slots import Slots
 from asyncjobs.engine.worker import Surroundings, Worker
@@ -173,7 +173,7 @@ class JobEngine(JobClient):
             emit=self._emit,
             announce=self._announce,
             held=self._held,
-            interrupt=self._interrupt,
+            interrupt=self._interrupt_soon,
             cut_off_seconds=CUT_OFF_LEASED_SECONDS if self.settings.pgbouncer else CUT_OFF_SECONDS,
         )
         notes = NoteWriter(
@@ -356,9 +356,9 @@ class JobEngine(JobClient):
     def _held(self) -> Collection[tuple[str, int]]:
         return [key for worker in self._workers.values() for key in worker.running]
 
-    def _interrupt(self, reason: str) -> None:
+    def _interrupt_soon(self, reason: str) -> None:
         for worker in self._workers.values():
-            worker.interrupt(reason)
+            worker.interrupt(reason, within=CUT_OFF_GRACE)
 
     def _announce(self, names: set[str]) -> None:
         for name in names:

@@ -36,6 +36,8 @@ LOOK_SECONDS = 1.0
 HELD_SECONDS = 30.0
 LONGEST_DYING_SECONDS = 5.0
 LONGEST_BEAT_SECONDS = 3.0
+CUT_OFF_GRACE = 3.0
+"""How many seconds a job has to end when its engine is cut off, though its own grace be longer."""
 
 
 def this_process(engine_id: str, names: Collection[str], version: str) -> EngineRecord:
@@ -66,7 +68,7 @@ class Liveness:
     held: Callable[[], Collection[tuple[str, int]]]
     """The attempts that this engine's workers hold, as (job id, attempt)."""
     interrupt: Callable[[str], None]
-    """Ends every attempt of this engine, for the reason given."""
+    """Ends every attempt of this engine, for the reason given, within CUT_OFF_GRACE."""
     cut_off_seconds: float
     """After so many seconds of round trips that failed, others may soon take this engine for dead."""
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
@@ -170,6 +172,7 @@ class Liveness:
         unheld = await self._unheld()
         if not unheld:
             return
+        await self.store.drain()  # however slow that answer is
         await asyncio.sleep(LOOK_SECONDS)
         again = await self._unheld()
         for key in unheld.keys() & again.keys():

@@ -54,7 +54,7 @@ from asyncjobs.telemetry import (
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 FIRST_WRITE_PAUSE = 0.1
-LONGEST_WRITE_PAUSE = 5.0
+LONGEST_WRITE_PAUSE = 2.0
 FLUSH_SECONDS = 5.0
 LAST_WRITE_SECONDS = 2.0
 LONGEST_SLEEP = 3600.0
@@ -121,10 +121,10 @@ class Worker:
         for each in self._stuck:
             _settle(each)
 
-    def interrupt(self, reason: str) -> None:
-        """Ask every attempt to end; their jobs become PENDING again."""
+    def interrupt(self, reason: str, *, within: float | None = None) -> None:
+        """Ask every attempt to end, within so many seconds though its grace be longer; their jobs become PENDING."""
         for each in self.running.values():
-            _ask(each, Interrupted(reason=reason))
+            _ask(each, Interrupted(reason=reason, within=within))
 
     def cancel(self, job_id: str, attempt: int) -> None:
         """Ask one attempt to end for good; nothing happens if it is not running here."""

@@ -186,8 +186,11 @@ class ProcessAttempt:
     async def _end_early(self, outcome: Outcome) -> Ended:
         """Ask the process to end, and kill it when it does not."""
         process = self._process
-        process.ask(grace=self._job.kill_grace)
-        gone = await process.wait(self._job.kill_grace) or await process.kill()
+        grace = self._job.kill_grace
+        if isinstance(outcome, Interrupted) and outcome.within is not None:
+            grace = min(grace, outcome.within)
+        process.ask(grace=grace)
+        gone = await process.wait(grace) or await process.kill()
         return await self._ended(outcome, _reply(process)[0], gone=gone)
 
     async def _ended(self, outcome: Outcome, reply: Reply | None, *, gone: bool) -> Ended:

@@ -55,11 +55,12 @@ class Interrupted(Struct, frozen=True, kw_only=True, gc=False):
     """The attempt ended through no fault of the job's.
 
     `vanished` is true when its engine was gone without a goodbye: only that counts, against the
-    job's budget of interruptions.
+    job's budget of interruptions. Asked of a running attempt, it has at most `within` seconds to end.
     """
 
     reason: str = ""
     vanished: bool = False
+    within: float | None = None
 
 
 Outcome = Succeeded | Failed | TimedOut | Canceled | Crashed | Interrupted
