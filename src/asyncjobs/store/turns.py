@@ -7,7 +7,7 @@
 One turn runs at a time. It starts at once when there is something to do; whatever is asked for while
 it commits goes into the next one. So a lone submit waits for nobody, and a thousand at once share a
 commit. A turn that fails is rolled back and each caller's part is run again on its own, so that
-everybody sees their own error only.
+everybody sees their own error only; where two in a row fail for a reason that is nobody's, so do the rest.
 
 Within a turn ends come first, so that a claim can use their slots, and new jobs come before claims, so
 that whoever is woken ahead of a submission finds it.
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
 
-from asyncjobs.errors import StoreBusy, StoreError, StoreUnavailable, StoreUnreachable
+from asyncjobs.errors import StoreAnswerLost, StoreBusy, StoreError, StoreUnavailable, StoreUnreachable
 
 if TYPE_CHECKING:
     from asyncjobs.store.database import Database
@@ -30,6 +30,12 @@ W = TypeVar("W")
 Row: TypeAlias = tuple[Any, ...]
 LARGEST_TURN = 1000
 CLOSE_SECONDS = 5.0
+_HOPELESS = (StoreBusy, StoreUnreachable)
+"""Nobody's part would fare better on its own."""
+
+
+class Repeatable(StoreUnavailable):
+    """The database has rolled back what was asked for, for a reason that may be gone at once."""
 
 
 class Step(NamedTuple):
@@ -66,6 +72,9 @@ class Take(NamedTuple):
     engine_id: str
     now: int
     max_running: int | None = None
+
+
+_NOBODYS_FAULT = (*_HOPELESS, Repeatable, StoreAnswerLost)
 
 
 @dataclass(slots=True, eq=False)
@@ -203,17 +212,29 @@ class Turns:
             _refuse((*self._under_way, *self._gathered), closed)
 
     async def _settle(self, turn: Turn) -> None:
+        error = await self._write(turn)
+        if error is None:
+            return
+        if len(turn) == 1 or isinstance(error, _HOPELESS):
+            _refuse(turn, error)
+            return
+        in_a_row = 0
+        for each in turn.apart():
+            if in_a_row < 2:
+                error = await self._write(each)
+                in_a_row = in_a_row + 1 if isinstance(error, _NOBODYS_FAULT) else 0
+            if error is not None:
+                _refuse(each, error)
+
+    async def _write(self, turn: Turn) -> StoreError | None:
+        """Write a turn and answer its parts; return the error for which none of it was done."""
         try:
             brought = await self._database.write(turn)
         except StoreError as error:
-            if len(turn) > 1 and not isinstance(error, StoreBusy | StoreUnreachable):
-                for each in turn.apart():
-                    await self._settle(each)
-            else:
-                _refuse(turn, error)
-        else:
-            for part, its in zip(turn, brought, strict=True):
-                part.take(its)
+            return error
+        for part, its in zip(turn, brought, strict=True):
+            part.take(its)
+        return None
 
 
 def _refuse(parts: Iterable[Part[Any, Any]], error: StoreError) -> None:

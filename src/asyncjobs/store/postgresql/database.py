@@ -1,7 +1,7 @@
 """What is PostgreSQL's own: how it is opened, how a turn reaches it, who is alive.
 
-    writer ── turns, one at a time        readers ── everything that only looks
-    keeper ── holds engines' locks        news ────── LISTEN and NOTIFY
+    writer ── turns, one at a time                    readers ── everything that only looks
+    keeper ── engines' locks, signs of life, looks    news ────── LISTEN and NOTIFY
 
 Each is a line (see `lines.py`), opened again when it breaks. A turn is few statements, each carrying all
 rows of its kind; where it is one statement, that is its own transaction.
@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -27,9 +28,9 @@ from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Change, Sighting
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.postgresql import statements
-from asyncjobs.store.postgresql.lines import Driver, Line, Repeatable, Source, refusal
+from asyncjobs.store.postgresql.lines import Driver, Line, Source, refusal
 from asyncjobs.store.postgresql.news import News
-from asyncjobs.store.turns import End, Row, Step, Take, Turn
+from asyncjobs.store.turns import End, Repeatable, Row, Step, Take, Turn
 from asyncjobs.threads import in_thread
 
 T = TypeVar("T")
@@ -41,6 +42,10 @@ QUIET_SECONDS = 3.0
 """An engine whose lock is free and that has not been seen for so long is dead."""
 LEASE_SECONDS = 30.0
 """The same where there are no locks, behind PgBouncer."""
+LONGEST_GAP_SECONDS = 10.0
+"""Between two looks there; after a longer one nobody can tell for how long an engine has been quiet."""
+READ_ONLY_SECONDS = 20.0
+"""How long a session that holds locks is kept on a server that has become read-only."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _READERS = 3
 _DIALECT: Dialect = PGDialect_asyncpg(paramstyle="numeric_dollar")  # type: ignore[no-untyped-call, unused-ignore]
@@ -64,11 +69,15 @@ class PostgresqlDatabase:
         self._source = Source(address, pooled=pgbouncer)
         self._writer = Line(self._source, prepare=self._limit)
         self._readers = [Line(self._source, prepare=self._limit) for _ in range(_READERS)]
-        self._keeper = Line(self._source, prepare=self._lock)
+        self._keeper = Line(self._source, prepare=self._begin_keeping)
         self._news = News(self._source, channel=_channel(schema), listens=not pgbouncer)
         self._locks: dict[str, int] = {}
+        self._taken: set[int] = set()
+        """Those of our locks that the keeper's session has."""
+        self._read_only_since: float | None = None
         self._seen: dict[str, _Seen] = {}
         self._seen_over: Driver = None
+        self._looked = 0.0
         self._open = False
 
     def __str__(self) -> str:
@@ -134,6 +143,23 @@ class PostgresqlDatabase:
         if not self._pooled:
             await driver.execute(_LIMITS)
 
+    @asynccontextmanager
+    async def _transaction(self, driver: Driver, **options: Any) -> AsyncGenerator[None]:
+        """Open a transaction; behind a pooler, where a session is nobody's own, it has limits of its own."""
+        async with driver.transaction(**options):
+            if self._pooled:
+                await driver.execute(_LIMITS_HERE)
+            yield
+
+    @asynccontextmanager
+    async def _one_session(self, driver: Driver) -> AsyncGenerator[None]:
+        """Have what follows meet one session: behind a pooler that takes a transaction."""
+        if self._pooled:
+            async with self._transaction(driver):
+                yield
+        else:
+            yield
+
     # --- turns ----------------------------------------------------------------------------------
 
     async def write(self, turn: Turn) -> list[Any]:
@@ -168,7 +194,7 @@ class PostgresqlDatabase:
             count = bool(ends) + bool(rows) + len(takes) + sum(len(part.wanted) for part in turn.steps)
             if count == 1 and (only_one or not takes) and not self._pooled:
                 return await self._run_parts(driver, turn, ends, rows, takes)
-            async with driver.transaction():
+            async with self._transaction(driver):
                 return await self._run_parts(driver, turn, ends, rows, takes)
         except asyncpg.DataError as error:
             raise StoreError(f"{self} can't take a value: {error}") from error
@@ -227,11 +253,10 @@ class PostgresqlDatabase:
         async def look(driver: Driver) -> list[list[Any]]:
             if len(steps) == 1 and not self._pooled:
                 return [await self._run_step(driver, steps[0])]
-            async with driver.transaction(isolation="repeatable_read", readonly=True):
+            async with self._transaction(driver, isolation="repeatable_read", readonly=True):
                 return [await self._run_step(driver, step) for step in steps]
 
-        line = min(self._readers, key=lambda line: line.waiting)
-        return await self._insist(lambda: line.run(look), seconds=TRY_SECONDS)
+        return await self._insist(lambda: self._reader().run(look), seconds=TRY_SECONDS)
 
     async def _insist(self, call: Callable[[], Awaitable[T]], *, seconds: float) -> T:
         """Try again what changes nothing the second time, while the database is out of reach."""
@@ -259,7 +284,8 @@ class PostgresqlDatabase:
         """Bring the schema up to date in one transaction; of several starters one does it."""
         steps = await in_thread(migrations, "postgresql", name="asyncjobs migrations")
         known = steps[-1][0]
-        version = await self._version(driver)
+        async with self._one_session(driver):
+            version = await self._version(driver)
         if version > known:
             raise SchemaMismatch(version, known, str(self))
         if version == known:
@@ -290,8 +316,8 @@ class PostgresqlDatabase:
         )
 
     async def _version(self, driver: Driver) -> int:
-        found = await driver.fetchval("SELECT to_regclass($1)::text", f'"{self.schema}".asyncjobs_schema')
-        if found is None:
+        # From the table of tables: `to_regclass` may answer from before another starter made them.
+        if not await driver.fetchval(_HAS_VERSION, self.schema):
             return 0
         return await driver.fetchval(self._sql("SELECT max(version) FROM asyncjobs_schema")) or 0
 
@@ -317,33 +343,59 @@ class PostgresqlDatabase:
     async def hold(self, engine_id: str) -> None:
         """Take an engine's lock, on a session of its own."""
         self._locks[engine_id] = _lock_key(self.schema, f"engine {engine_id}")
-        if not self._pooled:
-            await self._insist(lambda: self._keeper.run(self._lock), seconds=TRY_SECONDS)
+        await self._insist(lambda: self._keeper.run(self._take_locks), seconds=TRY_SECONDS)
 
-    async def _lock(self, driver: Driver) -> None:
-        """Take the locks of our engines, on a session that may be new; the one before may linger for a moment."""
-        await driver.execute(_KEPT_ALIVE)
-        for key in self._locks.values():
-            await driver.execute("SELECT pg_advisory_lock($1) WHERE NOT EXISTS (" + _OWN_LOCK + ")", key)
+    async def _begin_keeping(self, driver: Driver) -> None:
+        self._taken.clear()
+        if not self._pooled:
+            await driver.execute(_KEPT_ALIVE)
+
+    async def _take_locks(self, driver: Driver) -> None:
+        """Take those of our engines' locks that this session does not have.
+
+        A lock may be held yet by the session before, whose end the server has not noticed: nobody takes us for
+        dead meanwhile, and the next sign of life tries again.
+        """
+        if self._pooled:
+            return
+        for key in set(self._locks.values()) - self._taken:
+            if await driver.fetchval("SELECT pg_try_advisory_lock($1)", key):
+                self._taken.add(key)
 
     async def let_go(self, engine_id: str, *, for_good: bool) -> None:
         """Free an engine's lock if it is held here."""
         key = self._locks.pop(engine_id, None)
-        if key is not None and self._keeper.driver is not None:
-            await self._keeper.run(lambda driver: driver.execute("SELECT pg_advisory_unlock($1)", key))
+        if key in self._taken and self._keeper.driver is not None:
+            self._taken.discard(key)
+            await self._keeper.run(
+                lambda driver: driver.execute("SELECT pg_advisory_unlock($1)", key), seconds=BEAT_SECONDS
+            )
 
     async def beat(self, engine_id: str) -> bool:
-        """Write that an engine of this process lives, and see to its lock."""
+        """See to an engine's lock, and write that it lives."""
         self._insist_on_open()
 
         async def say(driver: Driver) -> bool:
-            done: str = await driver.execute(self._sql(statements.SAW), engine_id)
+            await self._take_locks(driver)
+            try:
+                async with self._one_session(driver):
+                    done: str = await driver.execute(self._sql(statements.SAW), engine_id)
+            except asyncpg.ReadOnlySQLTransactionError as error:
+                await self._bear_read_only()
+                raise StoreUnavailable(f"{self}: {error}") from error
+            self._read_only_since = None
             return done.endswith("1")
 
-        known = await self._readers[0].run(say, seconds=BEAT_SECONDS)
-        if not self._pooled and self._keeper.driver is None and self._locks:
-            await self._keeper.run(self._lock, seconds=BEAT_SECONDS)  # whoever is seen is not dead, lock or not
-        return known
+        return await self._keeper.run(say, seconds=BEAT_SECONDS)
+
+    async def _bear_read_only(self) -> None:
+        """Keep the session for a while: while nobody can be seen, its locks are all that tells who lives."""
+        now = time.monotonic()
+        if self._read_only_since is None:
+            self._read_only_since = now
+        elif now - self._read_only_since > READ_ONLY_SECONDS:
+            self._read_only_since = None
+            await self._keeper.drop()  # there may be another server by now, which can be written
 
     async def unheld(self, engines: Sequence[EngineRecord]) -> list[Sighting]:
         """Return the engines that are dead: their lock is free, and they were not seen for a while.
@@ -352,12 +404,12 @@ class PostgresqlDatabase:
         server everybody has time to come back, and nobody's wall clock counts.
         """
         self._insist_on_open()
-        line = self._readers[0]
-        held = await self._held()
-        if line.driver is not self._seen_over:
-            self._seen_over = line.driver
-            self._seen = {}
+        held = set() if self._pooled else await self._keeper.run(_held_locks, seconds=BEAT_SECONDS)
         now = time.monotonic()
+        if self._keeper.driver is not self._seen_over or (self._pooled and now - self._looked > LONGEST_GAP_SECONDS):
+            self._seen_over = self._keeper.driver
+            self._seen = {}
+        self._looked = now
         needed = LEASE_SECONDS if self._pooled else QUIET_SECONDS
         dead: list[Sighting] = []
         seen: dict[str, _Seen] = {}
@@ -376,16 +428,18 @@ class PostgresqlDatabase:
     async def living(self, engines: Sequence[EngineRecord]) -> set[str]:
         """Return the ids of the engines that hold their lock, or were seen lately by the database's clock."""
         self._insist_on_open()
-        held = await self._held()
         lately = LEASE_SECONDS if self._pooled else QUIET_SECONDS
-        seen = await self._readers[0].run(
-            lambda driver: driver.fetch(self._sql(statements.SEEN_LATELY), int(lately * 1_000_000))
-        )
-        by_lock = {each.id for each in engines if _lock_key(self.schema, f"engine {each.id}") in held}
-        return by_lock | {row[0] for row in seen}
 
-    async def _held(self) -> set[int]:
-        return set() if self._pooled else await self._readers[0].run(_held_locks)
+        async def look(driver: Driver) -> tuple[set[int], set[str]]:
+            async with self._one_session(driver):
+                seen = await driver.fetch(self._sql(statements.SEEN_LATELY), int(lately * 1_000_000))
+                return set() if self._pooled else await _held_locks(driver), {row[0] for row in seen}
+
+        held, seen = await self._insist(lambda: self._reader().run(look), seconds=TRY_SECONDS)
+        return seen | {each.id for each in engines if _lock_key(self.schema, f"engine {each.id}") in held}
+
+    def _reader(self) -> Line:
+        return min(self._readers, key=lambda line: line.waiting)
 
 
 # Plans are made once: each statement has one good one, and to make it anew takes as long as to run it.
@@ -393,14 +447,17 @@ _LIMITS = (
     "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'; "
     "SET plan_cache_mode = force_generic_plan"
 )
-# So that a cut cable frees the locks after some 20 s.
+_LIMITS_HERE = "SET LOCAL statement_timeout = '55s'; SET LOCAL lock_timeout = '5s'"
+# So that a cut cable frees the locks after some 20 s, and not before: by then whoever is cut off has ended its jobs.
 _KEPT_ALIVE = (
-    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3; "
-    "SET tcp_user_timeout = 15000; SET statement_timeout = '5s'"
+    "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 10; "
+    "SET tcp_user_timeout = 20000; SET statement_timeout = '5s'"
 )
-_OWN_LOCK = (
-    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND objsubid = 1 "
-    "AND ((classid::int8 << 32) | objid::int8) = $1"
+
+
+_HAS_VERSION = (
+    "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace "
+    "WHERE n.nspname = $1 AND c.relname = 'asyncjobs_schema')"
 )
 
 

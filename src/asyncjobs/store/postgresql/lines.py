@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from asyncjobs.errors import StoreAnswerLost, StoreError, StoreUnavailable, StoreUnreachable
+from asyncjobs.store.turns import Repeatable
 
 T = TypeVar("T")
 Driver = Any  # asyncpg.Connection; asyncpg is not typed
@@ -34,7 +35,6 @@ _BROKEN = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.OperatorInterventionError,  # shut down, crashed, or not up yet
-    asyncpg.ReadOnlySQLTransactionError,  # a fail-over has left us with the standby
     asyncpg.InternalClientError,
     OSError,
     TimeoutError,
@@ -47,11 +47,13 @@ _REFUSED = (
     OSError,
     TimeoutError,
 )
-_AGAIN = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError)
-
-
-class Repeatable(StoreUnavailable):
-    """The database has rolled back what was asked for, for a reason that may be gone at once."""
+# Behind PgBouncer a prepared statement may be somebody else's, or nobody's: none has a name.
+_UNPREPARED = {
+    "statement_cache_size": 0,
+    "prepared_statement_cache_size": 0,
+    "prepared_statement_name_func": lambda: "",
+}
+_AGAIN = (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
 
 
 class Source:
@@ -74,11 +76,13 @@ class Source:
 
     def _new_engine(self) -> AsyncEngine:
         if isinstance(self._address, URL):
-            # Behind PgBouncer a prepared statement may be somebody else's, or nobody's.
-            options = {"statement_cache_size": 0, "prepared_statement_cache_size": 0} if self.pooled else {}
-            return create_async_engine(self._address, poolclass=NullPool, connect_args=options)
-        # A copy of its pool has its way to connect, listeners included, and none of its connections.
-        return create_async_engine(self._address.url, pool=self._address.sync_engine.pool.recreate())
+            return create_async_engine(
+                self._address, poolclass=NullPool, connect_args=_UNPREPARED if self.pooled else {}
+            )
+        # Its pool's way to connect, listeners included, and neither its connections nor its limits.
+        theirs = self._address.sync_engine.pool
+        ours = NullPool(theirs._creator, dialect=self._address.sync_engine.dialect, _dispatch=theirs.dispatch)
+        return create_async_engine(self._address.url, pool=ours)
 
     async def dispose(self) -> None:
         """Close what is idle."""
@@ -104,8 +108,8 @@ class Line:
         """The connection, while it is open and works; else None."""
         return None if self._driver is None or self._driver.is_closed() else self._driver
 
-    async def run(self, work: Callable[[Driver], Awaitable[T]], *, seconds: float = CALL_SECONDS) -> T:
-        """Have the work done on the connection, opened first if need be.
+    async def run(self, work: Callable[[Driver], Awaitable[T]], *, seconds: float | None = None) -> T:
+        """Have the work done on the connection, opened first if need be; `seconds` are for both, by default 60.
 
         Raises:
             StoreUnreachable: no connection could be opened.
@@ -116,11 +120,16 @@ class Line:
         self.waiting += 1
         try:
             async with self._turn:
-                driver = self.driver or await self._opened()
+                allowed = CALL_SECONDS if seconds is None else seconds
+                until = asyncio.get_running_loop().time() + allowed
+                driver = self.driver or await self._opened(min(allowed, OPEN_SECONDS))
                 try:
-                    async with asyncio.timeout(seconds):
+                    async with asyncio.timeout_at(until):
                         return await work(driver)
                 except _AGAIN as error:
+                    raise Repeatable(f"{self._source}: {error}") from error
+                except asyncpg.ReadOnlySQLTransactionError as error:  # a fail-over has left us with the standby
+                    await self.drop()
                     raise Repeatable(f"{self._source}: {error}") from error
                 except _BROKEN as error:
                     await self.drop()
@@ -138,10 +147,10 @@ class Line:
         if driver.is_closed() or driver.is_in_transaction():
             await self.drop()
 
-    async def _opened(self) -> Driver:
+    async def _opened(self, seconds: float) -> Driver:
         await self.drop()
         try:
-            async with asyncio.timeout(OPEN_SECONDS):
+            async with asyncio.timeout(seconds):
                 self._held = await self._source.connect()
                 self._driver = (await self._held.get_raw_connection()).driver_connection
                 _watch_over(self._driver)
