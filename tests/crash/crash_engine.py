@@ -42,7 +42,8 @@ async def main(database: str, settings: str, fault: str, *jobs: str) -> None:
     engine.subscribe(tell)
     telling = asyncio.create_task(tell_of_the_stop(engine), name="tell of the stop")
     if fault:
-        getattr(crash_faults, fault)(engine)
+        name, _, argument = fault.partition("=")
+        getattr(crash_faults, name)(engine, *filter(None, [argument]))
     await engine.run()
     telling.cancel()
     say("stopped")

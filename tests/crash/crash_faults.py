@@ -14,6 +14,7 @@ from crash_jobs import nothing
 
 from asyncjobs import JobEngine, StoreUnavailable
 from asyncjobs.engine import engine as engine_module
+from asyncjobs.engine import liveness
 from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.store.sql import SqlStore
 from asyncjobs.telemetry import EngineStarted, Event, JobStarted
@@ -40,6 +41,11 @@ def when(engine: JobEngine, kind: type[Event], do: Callable[[], None]) -> None:
 
 async def die(*_arguments: Any, **_named: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_on_machine(_engine: JobEngine, name: str) -> None:
+    """Have the engine be elsewhere: nobody here may look at its process to tell whether it lives."""
+    liveness.socket.gethostname = lambda: name
 
 
 def dies_before_the_child_starts(_engine: JobEngine) -> None:
