@@ -442,10 +442,12 @@ class PostgresqlDatabase:
         return min(self._readers, key=lambda line: line.waiting)
 
 
-# Plans are made once: each statement has one good one, and to make it anew takes as long as to run it.
+# Plans are made once: each statement has one good one, by its indexes, and to make it anew takes as long as to
+# run it. One that is made while a table is empty would else scan it until its statistics are made.
 _LIMITS = (
     "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'; "
-    "SET plan_cache_mode = force_generic_plan"
+    "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; "
+    "SET enable_hashjoin = off; SET enable_mergejoin = off"
 )
 _LIMITS_HERE = "SET LOCAL statement_timeout = '55s'; SET LOCAL lock_timeout = '5s'"
 # So that a cut cable frees the locks after some 20 s, and not before: by then whoever is cut off has ended its jobs.

@@ -34,18 +34,22 @@ _WHOLE = {
 }
 
 
-def _arrays(columns: tuple[str, ...], *, first: int = 1) -> str:
+def _arrays(columns: tuple[str, ...]) -> str:
     """Return the parameters of an `unnest`, an array for each column."""
     kinds = ["float8" if each in _FLOATS else "int8" if each in _WHOLE else "text" for each in columns]
-    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, first))
+    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, 1))
 
 
 INSERT_JOBS = f"INSERT INTO jobs ({', '.join(NEW_JOB)}) SELECT * FROM unnest({_arrays(NEW_JOB)}) ON CONFLICT DO NOTHING"
 
-# RUNNING under these attempts and this engine → the next status; then the rows of those attempts alone.
+# RUNNING under these attempts and this engine → the next status; then the rows of those attempts alone, which
+# travel with their ends: to join them again would compare each with each.
+_SAID = tuple(f"said_{column}" for column in ATTEMPT_COLUMNS)
+_END_COLUMNS = (*ENDED, *_SAID)
 _END = f"""
-wanted AS (
-    SELECT * FROM unnest({_arrays(ENDED)}) WITH ORDINALITY AS wanted({", ".join(ENDED)}, n)
+wanted AS MATERIALIZED (
+    SELECT * FROM unnest({_arrays((*ENDED, *ATTEMPT_COLUMNS))})
+        WITH ORDINALITY AS wanted({", ".join(_END_COLUMNS)}, n)
 ),
 ended AS (
     UPDATE jobs SET
@@ -61,13 +65,10 @@ ended AS (
     FROM wanted
     WHERE jobs.id = wanted.id AND jobs.status || '' = 'RUNNING'
         AND jobs.attempt = wanted.attempt AND jobs.engine_id = wanted.engine_id
-    RETURNING wanted.n, jobs.status
+    RETURNING wanted.n, jobs.status, {", ".join("wanted." + each for each in _SAID)}
 ),
 kept AS (
-    INSERT INTO job_attempts ({", ".join(ATTEMPT_COLUMNS)})
-    SELECT {", ".join("said." + each for each in ATTEMPT_COLUMNS)}
-    FROM unnest({_arrays(ATTEMPT_COLUMNS, first=len(ENDED) + 1)})
-        WITH ORDINALITY AS said({", ".join(ATTEMPT_COLUMNS)}, n) JOIN ended ON ended.n = said.n
+    INSERT INTO job_attempts ({", ".join(ATTEMPT_COLUMNS)}) SELECT {", ".join(_SAID)} FROM ended
     ON CONFLICT DO NOTHING
 )"""
 END_ATTEMPTS = f"WITH {_END} SELECT n, status FROM ended"
@@ -115,7 +116,7 @@ _TAKEN = "SELECT later.run_at, taken.* FROM later LEFT JOIN taken ON true"
 CLAIM = f"WITH RECURSIVE {_take(1)} {_TAKEN}"
 
 # Ends and a claim in one statement: both see the rows as they were before, and no row concerns both.
-_AFTER_ENDS = len(ENDED) + len(ATTEMPT_COLUMNS) + 1
+_AFTER_ENDS = len(_END_COLUMNS) + 1
 _TAKEN_COLUMNS = ("seq", "env", *JOB_COLUMNS)
 END_AND_CLAIM = f"""WITH RECURSIVE {_END}, {_take(_AFTER_ENDS)}
 SELECT ended.n, ended.status, NULL::int8, {", ".join("NULL" for _ in _TAKEN_COLUMNS)} FROM ended
