@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from asyncjobs.errors import StoreUnavailable
+from asyncjobs.errors import StoreError, StoreUnavailable
 from asyncjobs.model.job import JobStatus
 from asyncjobs.settings import Settings
 from asyncjobs.store import Bookmark, open_store
@@ -96,6 +96,21 @@ async def test_a_part_with_an_unusable_parameter_fails_its_caller_alone(store):
     answers = await asyncio.gather(insert(store, new), write(store, BAD_PARAMETER), return_exceptions=True)
 
     assert answers[0] == [new]
+
+
+async def test_a_fault_in_the_database_layer_is_told_and_the_store_goes_on(store, monkeypatch):
+    """F63"""
+
+    async def write(_turn):
+        raise TypeError("no such thing")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(store._database, "write", write)
+        with pytest.raises(StoreError, match="TypeError: no such thing"):
+            await insert(store, make_job())
+
+    new = make_job()
+    assert await insert(store, new) == [new]
 
 
 async def test_a_thousand_callers_at_once_each_have_their_own_answer(store):

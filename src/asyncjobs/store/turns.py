@@ -232,6 +232,8 @@ class Turns:
             brought = await self._database.write(turn)
         except StoreError as error:
             return error
+        except Exception as error:  # a fault of ours: whoever asked is told, and the next turn runs
+            return StoreError(f"{self._database} failed: {type(error).__name__}: {error}")
         for part, its in zip(turn, brought, strict=True):
             part.take(its)
         return None

@@ -28,6 +28,7 @@ from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Change, Sighting
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.postgresql import statements
+from asyncjobs.store.postgresql.floors import Floors
 from asyncjobs.store.postgresql.lines import Driver, Line, Source, refusal
 from asyncjobs.store.postgresql.news import News
 from asyncjobs.store.turns import End, Repeatable, Row, Step, Take, Turn
@@ -71,6 +72,7 @@ class PostgresqlDatabase:
         self._readers = [Line(self._source, prepare=self._limit) for _ in range(_READERS)]
         self._keeper = Line(self._source, prepare=self._begin_keeping)
         self._news = News(self._source, channel=_channel(schema), listens=not pgbouncer)
+        self._floors = Floors()
         self._locks: dict[str, int] = {}
         self._taken: set[int] = set()
         """Those of our locks that the keeper's session has."""
@@ -218,23 +220,33 @@ class PostgresqlDatabase:
         return _statuses(ends, found)
 
     async def _end_and_claim(self, driver: Driver, ends: list[End], take: Take) -> list[Any]:
-        found = await driver.fetch(self._sql(statements.END_AND_CLAIM), *_end_columns(ends), *take[:4])
+        floors, began = self._floors.of(take.name), time.monotonic()
+        found = await driver.fetch(self._sql(statements.END_AND_CLAIM), *_end_columns(ends), *take[:4], *floors)
         ended = [row[:2] for row in found if row[0] is not None]
         taken = [row[2:] for row in found if row[0] is None]
-        return [*_statuses(ends, ended), _taken(taken, take)]
+        return [*_statuses(ends, ended), self._claimed(taken, take, floors, began)]
 
     async def _claim(self, driver: Driver, take: Take) -> tuple[list[Row], int | None]:
-        name, limit, engine_id, now, max_running = take
-        limited = False
-        if max_running is not None:
-            # Exact: whoever claims of this name waits here until the claim before is committed.
-            await driver.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(self.schema, f"name {name}"))
-            running = await driver.fetchval(self._sql(statements.RUNNING_OF), name)
-            limited = max_running - running < limit
-            limit = min(limit, max(0, max_running - running))
-        found = await driver.fetch(self._sql(statements.CLAIM), name, limit, engine_id, now)
-        rows, next_run_at = _taken(found, take)
-        return rows, None if limited else next_run_at
+        if take.max_running is None:
+            return await self._claim_due(driver, take)
+        # Exact: whoever claims of this name waits here until the claim before is committed.
+        await driver.execute("SELECT pg_advisory_xact_lock($1)", _lock_key(self.schema, f"name {take.name}"))
+        running = await driver.fetchval(self._sql(statements.RUNNING_OF), take.name)
+        if take.max_running - running >= take.limit:
+            return await self._claim_due(driver, take)
+        rows, _ = await self._claim_due(driver, take._replace(limit=max(0, take.max_running - running)))
+        return rows, None
+
+    async def _claim_due(self, driver: Driver, take: Take) -> tuple[list[Row], int | None]:
+        floors, began = self._floors.of(take.name), time.monotonic()
+        found = await driver.fetch(self._sql(statements.CLAIM), *take[:4], *floors)
+        return self._claimed(found, take, floors, began)
+
+    def _claimed(self, found: Sequence[Any], take: Take, floors: Any, began: float) -> tuple[list[Row], int | None]:
+        """Return the rows claimed, and when the next is due: now, if there may be more than was taken."""
+        rows = [tuple(row[1:]) for row in found if row[1] is not None]
+        more = self._floors.note(take, rows, whole=not floors[0], seconds=time.monotonic() - began)
+        return rows, take.now if more or len(rows) == take.limit else found[0][0]
 
     async def _run_step(self, driver: Driver, step: Step) -> list[Any]:
         sql = self._sql(step.sql)
@@ -447,7 +459,7 @@ class PostgresqlDatabase:
 _LIMITS = (
     "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'; "
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; "
-    "SET enable_hashjoin = off; SET enable_mergejoin = off"
+    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
 )
 _LIMITS_HERE = "SET LOCAL statement_timeout = '55s'; SET LOCAL lock_timeout = '5s'"
 # So that a cut cable frees the locks after some 20 s, and not before: by then whoever is cut off has ended its jobs.
@@ -495,9 +507,3 @@ def _statuses(ends: Sequence[End], found: Sequence[Any]) -> list[str | None]:
     for number, status in found:
         written[number - 1] = status
     return written
-
-
-def _taken(found: Sequence[Any], take: Take) -> tuple[list[Row], int | None]:
-    """Return the rows claimed, and when the next is due: now, if the claim could not take all."""
-    rows = [tuple(row[1:]) for row in found if row[1] is not None]
-    return rows, take.now if len(rows) == take.limit else found[0][0]

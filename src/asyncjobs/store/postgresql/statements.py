@@ -75,12 +75,14 @@ END_ATTEMPTS = f"WITH {_END} SELECT n, status FROM ended"
 
 
 def _take(first: int) -> str:
-    """Return the parts that claim; their parameters (name, limit, engine, now) begin at a number.
+    """Return the parts that claim; their parameters begin at a number.
+
+    They are name, limit, engine, now, and the floors (see `floors.py`): priorities, and where to begin in each.
 
     MATERIALIZED: the planner may neither run the LIMIT twice nor move it. The priorities that wait are found by
     one look into jobs_waiting each, so neither jobs due later nor those of other priorities are walked over.
     """
-    name, limit, engine, now = (f"${number}" for number in range(first, first + 4))
+    name, limit, engine, now, priorities, floors = (f"${number}" for number in range(first, first + 6))
     return f"""
 level(priority) AS (
     SELECT max(priority) FROM jobs WHERE status = 'PENDING' AND name = {name}
@@ -94,6 +96,7 @@ due AS MATERIALIZED (
         SELECT jobs.seq FROM jobs
         WHERE jobs.status = 'PENDING' AND jobs.name = {name}
             AND jobs.priority = level.priority AND jobs.run_at <= {now}
+            AND jobs.run_at >= coalesce(({floors}::int8[])[array_position({priorities}::int8[], level.priority)], 0)
         ORDER BY jobs.run_at, jobs.seq LIMIT {limit} FOR UPDATE SKIP LOCKED
     ) AS waiting
     LIMIT {limit}

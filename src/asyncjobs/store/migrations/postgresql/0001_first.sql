@@ -25,7 +25,7 @@ CREATE TABLE jobs (
     params TEXT NOT NULL,
     result TEXT,
     env TEXT
-);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.05);
 
 CREATE UNIQUE INDEX jobs_id ON jobs (id);
 CREATE UNIQUE INDEX jobs_key ON jobs (name, key) WHERE key IS NOT NULL;
