@@ -56,10 +56,24 @@ def other_work(folder: Path) -> int:
     return work.function(folder)
 
 
+@job(kill_grace=600)
+def stubborn_work(folder: Path) -> int:
+    """Do the same, and not end when asked to, as long as its grace lasts."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return work.function(folder)
+
+
 @job(max_workers=8)
 def add(file: Path, number: int) -> int:
     add_line(file, str(number))
     return number
+
+
+@job(max_workers=8)
+def add_slowly(file: Path, seconds: float) -> None:
+    """Add the job's id after so long."""
+    time.sleep(seconds)
+    add_line(file, current_job().id)
 
 
 @job
