@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from crash_databases import sql
 from crash_jobs import nothing, stubborn_work, work
-from crash_machines import Machine, another_machine
+from crash_machines import Machine, NamedMachine, another_machine
 from crash_programs import BOUND, TEST_SECONDS, Launcher, Programs, Work, gone
 
 from asyncjobs import JobClient, JobStatus
@@ -19,13 +19,13 @@ HERE = "is_on_machine=here"
 
 
 @pytest.fixture(scope="module")
-def machine() -> Iterator[Machine]:
+def machine() -> Iterator[Machine | NamedMachine]:
     with another_machine() as machine:
         yield machine
 
 
 @pytest.fixture(scope="module")
-def server(machine: Machine) -> Iterator[PostgresServer]:
+def server(machine: Machine | NamedMachine) -> Iterator[PostgresServer]:
     """A server that the other machine can reach."""
     with PostgresServer(settings={"listen_addresses": "*"}) as server:
         with (server.folder / "data" / "pg_hba.conf").open("a") as access:
@@ -43,7 +43,7 @@ def database(server: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-async def there(database: str, machine: Machine, launcher: Launcher) -> AsyncIterator[Programs]:
+async def there(database: str, machine: Machine | NamedMachine, launcher: Launcher) -> AsyncIterator[Programs]:
     """Programs that reach the database over the other machine's network."""
     programs = Programs(database.replace("127.0.0.1", machine.address), launcher=launcher)
     yield programs
@@ -52,7 +52,7 @@ async def there(database: str, machine: Machine, launcher: Launcher) -> AsyncIte
 
 
 async def test_the_job_of_an_engine_that_is_killed_on_another_machine_starts_again_within_seconds(
-    client: JobClient, programs: Programs, there: Programs, machine: Machine, a_work: Work
+    client: JobClient, programs: Programs, there: Programs, machine: Machine | NamedMachine, a_work: Work
 ) -> None:
     """F01, F02, D2: nobody here can look at its process; its lock is freed, and it is not seen any more."""
     handle = await client.submit(work, a_work.folder)
@@ -74,7 +74,7 @@ async def test_the_job_of_an_engine_that_is_killed_on_another_machine_starts_aga
 
 
 async def test_the_job_of_an_engine_that_is_cut_off_starts_again_after_that_has_ended_its_own_attempt(
-    client: JobClient, programs: Programs, there: Programs, machine: Machine, a_work: Work
+    client: JobClient, programs: Programs, there: Programs, machine: Machine | NamedMachine, a_work: Work
 ) -> None:
     """F02, F32 for a whole machine, though the job does not end when asked to; mended, the engine works on."""
     handle = await client.submit(stubborn_work, a_work.folder)
