@@ -124,7 +124,7 @@ async def test_the_job_of_a_killed_engine_is_rescued_by_its_lease_behind_a_poole
 async def test_an_outage_longer_than_a_lease_rescues_nobody_falsely_behind_a_pooler(
     postgres: PostgresServer, launcher: Launcher, a_work: Work
 ) -> None:
-    """F38, F30: time in which nobody could be seen does not count, though the owner is the slower to come back."""
+    """F38, F30: the owner is the slower to come back, and has the time for it."""
     with pgbouncer_to(postgres.url(), mode="transaction") as url:
         programs = Programs(url, launcher=launcher)
         async with JobEngine(url, jobs=[work], settings=POOLED) as engine:

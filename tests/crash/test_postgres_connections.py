@@ -204,6 +204,7 @@ async def test_a_restart_of_the_server_rescues_nobody_falsely(
     await asyncio.gather(owner.close(), watching.close())
 
 
+@pytest.mark.soak
 async def test_connections_that_are_terminated_each_second_lose_nothing(
     database: str, programs: Programs, a_work: Work, seconds: float
 ) -> None:

@@ -9,6 +9,9 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
+from asyncjobs.settings import Settings
+from asyncjobs.store import open_store
+from asyncjobs.store.postgresql import database
 from asyncjobs.store.postgresql.database import QUIET_SECONDS
 from builders import NOON, claim_one, insert, make_engine, make_job
 
@@ -149,6 +152,26 @@ async def test_an_observer_whose_connection_broke_begins_to_watch_anew(store, st
     _, took = await seen_dead(store)
 
     assert took >= QUIET_SECONDS
+
+
+async def test_an_observer_behind_a_pooler_judges_by_what_it_has_watched_without_a_gap(address, monkeypatch):
+    """F38, F61: both were held up together, and the observer is the first to go on."""
+    monkeypatch.setattr(database, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(database, "LONGEST_GAP_SECONDS", 0.5)
+    observer, owner = [open_store(address, settings=Settings(pgbouncer=True)) for _ in range(2)]
+    await observer.open()
+    await owner.open()
+    await owner.register(make_engine())
+    await owner.beat("engine-a")
+    await observer.unlocked_engines()
+    await asyncio.sleep(1.5)
+
+    assert await observer.unlocked_engines() == []
+    sighting, took = await seen_dead(observer)
+    assert (sighting.engine.id, sighting.lock_gone) == ("engine-a", True)
+    assert took >= 0.9
+    await owner.close()
+    await observer.close()
 
 
 async def test_a_clock_that_is_off_brings_no_job_back_early(store, other_store):

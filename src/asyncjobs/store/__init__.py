@@ -120,7 +120,7 @@ ANYTHING = Change(due=None, moved=True, cancel=True)
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """An engine whose lock nobody holds. With `lock_gone` not even the lock is there any more."""
+    """An engine whose lock nobody holds. With `lock_gone` there is no lock (any more) to judge by."""
 
     engine: EngineRecord
     lock_gone: bool

@@ -433,7 +433,7 @@ class PostgresqlDatabase:
             before = self._seen.get(engine.id)
             seen[engine.id] = before if before is not None and before.at == at else _Seen(at, now)
             if now - seen[engine.id].since >= needed:
-                dead.append(Sighting(engine, lock_gone=False))
+                dead.append(Sighting(engine, lock_gone=self._pooled))
         self._seen = seen
         return dead
 
