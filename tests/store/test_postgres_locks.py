@@ -17,8 +17,9 @@ from builders import NOON, claim_one, insert, make_engine, make_job
 
 BOUND = 20
 LIVE = """
-import asyncio, os, sys
+import asyncio, contextlib, os, sys
 from datetime import timedelta
+from asyncjobs.errors import StoreError
 from builders import NOON, make_engine, opened
 
 async def live(address, ids, offset):
@@ -30,7 +31,8 @@ async def live(address, ids, offset):
         {then}
         while True:
             for each in ids:
-                await store.beat(each)
+                with contextlib.suppress(StoreError):
+                    await store.beat(each)
             await asyncio.sleep(0.2)
 
 asyncio.run(live(sys.argv[1], sys.argv[2].split(), float(sys.argv[3])))
