@@ -316,7 +316,8 @@ def unloadable_reason(definition: JobDefinition[..., Any]) -> str | None:
     if getattr(main, "__spec__", None) is not None:
         return None
     file = getattr(main, "__file__", None)
-    if file is not None and "ipykernel" not in sys.modules:
+    # A program read from standard input has "<stdin>" there.
+    if file is not None and not file.startswith("<") and "ipykernel" not in sys.modules:
         return None
     return (
         f"the job {definition.name!r} is defined in a notebook, REPL, -c or standard input, where its own "

@@ -38,18 +38,18 @@ SCRIPT = textwrap.dedent(
 )
 
 
-async def run(*command: str, cwd: Path, **environment: str) -> tuple[int, str, str]:
+async def run(*command: str, cwd: Path, stdin: str = "", **environment: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *command,
         cwd=cwd,
         env={**os.environ, **environment},
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
     async with asyncio.timeout(60):
-        out, err = await process.communicate()
+        out, err = await process.communicate(stdin.encode())
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
@@ -87,6 +87,13 @@ async def test_a_script_without_a_main_guard_is_told_to_have_one(tmp_path: Path)
 
 async def test_a_job_of_a_repl_is_refused_with_what_to_do(tmp_path: Path) -> None:
     code, _out, err = await run("-c", SCRIPT, cwd=tmp_path)
+
+    assert code != 0
+    assert "move it into a module" in err
+
+
+async def test_a_job_of_a_program_on_standard_input_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    code, _out, err = await run(cwd=tmp_path, stdin=SCRIPT)
 
     assert code != 0
     assert "move it into a module" in err
