@@ -158,6 +158,8 @@ OUT_OF_RANGE = [
     ("env", {"A\0": "1"}),
     ("env", {"A": 1}),
     ("env", {"A": "\0"}),
+    ("env", {"A": "\ud800"}),
+    ("env", {"A\ud800": "1"}),
     ("name", ""),
     ("name", "x" * 201),
     ("name", "two\nlines"),

@@ -107,7 +107,18 @@ def checked_env(env: Any) -> dict[str, str]:
             raise DefinitionError(f"env has a name that no variable can have: {name!r}")
         if not isinstance(value, str) or "\0" in value:
             raise DefinitionError(f"the value of {name!r} in env must be a text without NUL")
+        if not _is_for_the_system(name) or not _is_for_the_system(value):
+            raise DefinitionError(f"{name!r} in env has a character that no variable can hold: a lone surrogate")
     return dict(env)
+
+
+def _is_for_the_system(text: str) -> bool:
+    """Whether a variable can hold it; what Python reads from undecodable bytes can go back."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def checked_instant(run_at: Any) -> datetime:
