@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from asyncjobs.model.job import JobError
 
+_LONGEST_SECONDS = 10 * 365 * 86400
+
 
 class AsyncJobsError(Exception):
     """The root of every error that a caller can cause or meet."""
@@ -250,14 +252,20 @@ class TransientError(Exception):
 class Retry(Exception):
     """Raise it in a job to run again `after` seconds (or a timedelta); it counts as a retry.
 
-    Without `after` the job's own backoff applies.
+    Without `after` the job's own backoff applies; a time that is over already means at once.
+
+    Raises:
+        ValueError: `after` is neither, or longer than ten years.
     """
 
     def __init__(self, after: "float | timedelta | None" = None, reason: str = "") -> None:
-        if after is None or isinstance(after, (int, float)):
-            self.after: float | None = after
-        else:
-            self.after = after.total_seconds()
+        total_seconds = getattr(after, "total_seconds", None)
+        seconds = after if total_seconds is None else total_seconds()
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float, type(None))):
+            raise ValueError(f"Retry(after=...) takes seconds or a timedelta, not {after!r}")
+        if seconds is not None and not seconds <= _LONGEST_SECONDS:
+            raise ValueError(f"Retry(after=...) takes at most ten years of seconds, not {after!r}")
+        self.after: float | None = seconds
         self.reason = reason
         super().__init__(reason or "the job asked to be retried")
 

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import story_jobs
@@ -173,6 +174,12 @@ def test_retry_takes_a_timedelta_too() -> None:
     from datetime import timedelta
 
     assert Retry(after=timedelta(seconds=90)).after == 90.0
+
+
+@pytest.mark.parametrize("after", ["5", True, [1], float("nan"), float("inf"), 1e12], ids=str)
+def test_a_retry_at_a_time_that_is_none_says_so(after: Any) -> None:
+    with pytest.raises(ValueError, match=r"Retry\(after=\.\.\.\) takes"):
+        Retry(after=after)
 
 
 async def test_lists_take_filters_and_pages(engine: JobEngine) -> None:
