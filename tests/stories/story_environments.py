@@ -1,5 +1,7 @@
 """Jobs with environments of their own: their module imports nothing that those don't have."""
 
+import sys
+
 from asyncjobs import job
 
 
@@ -11,6 +13,11 @@ def version_of_isodate() -> str:
     return version("isodate")
 
 
+def folder_of_the_interpreter() -> str:
+    return sys.prefix
+
+
+bare = job("bare", python_version=f"{sys.version_info[0]}.{sys.version_info[1]}")(folder_of_the_interpreter)
 older = job("older", pip_requirements=["isodate==0.6.1"])(version_of_isodate)
 newer = job("newer", pip_requirements=["isodate==0.7.2"])(version_of_isodate)
 absent = job("absent", pip_requirements=["no-package-has-this-name-of-ours"], max_retries=3)(version_of_isodate)

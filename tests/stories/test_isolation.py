@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import story_jobs
-from story_environments import absent, newer, older
+from story_environments import absent, bare, newer, older
 
-from asyncjobs import EnvironmentFailed, InvalidOptions, JobEngine, JobFailed, UnknownJobName, job
+from asyncjobs import EnvironmentFailed, InvalidOptions, JobEngine, JobFailed, Settings, UnknownJobName, job
 from asyncjobs.execution.inside import tree
 from asyncjobs.telemetry import EnvironmentBuilding, EnvironmentBuilt, ForkUnsafe
 
@@ -154,6 +155,27 @@ async def test_a_module_that_can_not_be_forked_is_named_in_one_event(
         assert await handle.result(timeout=30) == 2
 
     assert warnings == [ForkUnsafe("story_threads", "has 2 threads after its import")]
+
+
+async def test_environments_are_removed_once_no_engine_uses_them(tmp_path: Path) -> None:
+    """D30."""
+    settings = Settings(environments=str(tmp_path / "environments"))
+    engine = JobEngine(f"sqlite:///{tmp_path}/jobs.db", jobs=[bare], settings=settings)
+
+    async with engine:
+        folder = Path(await (await engine.submit(bare)).result(timeout=60))
+        while_used = await engine.prune_environments(unused_for=0)
+    afterwards = await engine.prune_environments(unused_for=timedelta(0))
+
+    assert folder.is_relative_to(tmp_path / "environments")
+    assert (while_used, afterwards) == (0, 1)
+    assert not folder.exists()
+
+
+async def test_a_time_that_is_none_is_refused_by_prune(engine: JobEngine) -> None:
+    for odd in ("a day", -1, float("nan"), None):
+        with pytest.raises(InvalidOptions, match="unused_for"):
+            await engine.prune_environments(unused_for=odd)  # type: ignore[arg-type]
 
 
 @pytest.mark.network

@@ -376,7 +376,7 @@ class JobClient(Life):
             raise InvalidOptions("only jobs that have ended can be deleted: cancel the others first")
         before: datetime | None = None
         if older_than is not None:
-            before = datetime.now(UTC) - filters.age(older_than)
+            before = datetime.now(UTC) - filters.age("older_than", older_than)
         wanted = JobFilter(statuses=statuses, names=filters.names(name), finished_before=before)
         store = self._opened_store()
         self._waiting.forget_all()

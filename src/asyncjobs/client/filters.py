@@ -96,16 +96,16 @@ def cursor(cursor: Any) -> str | None:
         raise InvalidOptions(f"{cursor!r} is no cursor: pass the `cursor` of the page before") from None
 
 
-def age(older_than: Any) -> timedelta:
+def age(option: str, given: Any) -> timedelta:
     """Return how long ago: seconds or a timedelta, not negative."""
     try:
-        age = older_than if isinstance(older_than, timedelta) else timedelta(seconds=older_than)
+        age = given if isinstance(given, timedelta) else timedelta(seconds=given)
     except (TypeError, OverflowError, ValueError):
-        raise InvalidOptions(f"older_than takes seconds or a timedelta, not {older_than!r}") from None
+        raise InvalidOptions(f"{option} takes seconds or a timedelta, not {given!r}") from None
     try:
         _ = datetime.now(UTC) - age
     except OverflowError:
-        raise InvalidOptions(f"older_than reaches back beyond every calendar: {older_than!r}") from None
+        raise InvalidOptions(f"{option} reaches back beyond every calendar: {given!r}") from None
     if age < timedelta(0):
-        raise InvalidOptions(f"older_than must not be negative: {older_than!r}")
+        raise InvalidOptions(f"{option} must not be negative: {given!r}")
     return age

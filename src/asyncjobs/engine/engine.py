@@ -21,6 +21,7 @@ from typing import Any
 
 import asyncjobs
 from asyncjobs.client import JobClient
+from asyncjobs.client.filters import age
 from asyncjobs.client.submission import new_id
 from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
@@ -335,16 +336,18 @@ class JobEngine(JobClient):
             except NotStarted as error:
                 raise EngineError(f"{name} can't be prepared: {error}") from error
 
-    async def prune_environments(self, *, unused_for: timedelta) -> int:
+    async def prune_environments(self, *, unused_for: float | timedelta) -> int:
         """Remove the environments that no engine of this machine has used for so long; return how many.
 
-        What any engine uses or builds stays.
+        `unused_for` is seconds or a timedelta. What any engine uses or builds stays.
 
         Raises:
+            InvalidOptions: `unused_for` is neither, or negative.
             EnvironmentFailed: their folder can't be read or written.
         """
+        since = age("unused_for", unused_for)
         environments = self._environments or self._new_environments()
-        return len(await environments.prune(unused_for=unused_for))
+        return len(await environments.prune(unused_for=since))
 
     def _worker(self, name: str) -> Worker:
         if name not in self._workers:
