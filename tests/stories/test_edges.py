@@ -145,3 +145,12 @@ async def test_odd_times_are_refused_with_a_sentence(engine: JobEngine) -> None:
         await engine.delete(older_than=1e12)
     with pytest.raises(InvalidOptions, match="timeout"):
         await engine.wait("x", timeout="5")  # type: ignore[arg-type]
+    with pytest.raises(InvalidOptions, match="timeout"):
+        await engine.wait("x", timeout=float("nan"))
+
+
+async def test_a_wait_may_be_as_long_as_one_likes(engine: JobEngine) -> None:
+    handle = await engine.submit(story_jobs.add_inline, 1)
+
+    assert await handle.result(timeout=float("inf")) == 3
+    assert (await handle.wait(timeout=10**400)).status is JobStatus.SUCCEEDED

@@ -11,6 +11,8 @@ from uuid import UUID
 from asyncjobs.errors import InvalidOptions, JobNotFound
 from asyncjobs.model.job import JobStatus
 
+LONGEST_WAIT = 1e9  # seconds
+
 
 def known_id(job_id: Any) -> str:
     """Return a job's id as text; what can be no id names no job.
@@ -32,8 +34,11 @@ def known_id(job_id: Any) -> str:
 
 def seconds(option: str, given: Any) -> float | None:
     """Return a time limit in seconds, or None for no limit."""
-    if given is None or (isinstance(given, int | float) and not isinstance(given, bool)):
-        return given
+    if given is None:
+        return None
+    # NaN compares with nothing, and would disorder the timers of the caller's loop.
+    if isinstance(given, int | float) and not isinstance(given, bool) and given == given:
+        return min(given, LONGEST_WAIT)
     raise InvalidOptions(f"{option} takes seconds or None, not {given!r}")
 
 
