@@ -121,6 +121,12 @@ def test_what_is_no_job_is_refused(source, words):
         registry(source)
 
 
+@pytest.mark.parametrize("line", ["-r requirements.txt", "-e .", "--index-url https://example.org", "numpy>>1"])
+def test_a_line_that_is_no_requirement_is_refused_when_its_job_is_registered(line):
+    with pytest.raises(DefinitionError, match=rf"pip_requirements: '{line}' (has an option|is no requirement)"):
+        registry(job(pip_requirements=["six", line])(resize.function))
+
+
 def test_a_job_of_a_command_line_is_refused_with_what_to_do(run_python):
     """D33"""
     said = run_python(REGISTER_FROM_A_COMMAND.format(isolation=None))

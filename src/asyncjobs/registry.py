@@ -36,7 +36,8 @@ class Registry:
 
         Raises:
             DuplicateJobName: another function has its name.
-            DefinitionError: its own process could not load the function.
+            DefinitionError: its own process could not load the function, or a line of its
+                `pip_requirements` is no requirement.
         """
         known = self._definitions.get(definition.name)
         if known is not None:
@@ -46,6 +47,10 @@ class Registry:
         reason = unloadable_reason(definition)
         if reason is not None and (definition.isolation or self._isolation) != "inline":
             raise DefinitionError(reason)
+        if definition.pip_requirements:
+            from asyncjobs.requirements import checked_requirements  # dear, and most have none
+
+            checked_requirements(definition.pip_requirements)
         self._definitions[definition.name] = definition
 
     def get(self, name: str) -> Definition:
