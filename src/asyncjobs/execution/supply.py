@@ -219,11 +219,6 @@ class Supply:
 
     # --- the processes that wait ----------------------------------------------------------------
 
-    @property
-    def imports_ahead(self) -> bool:
-        """Whether its processes find the job's module imported."""
-        return self._template is not None and self._template.recipe.target is not None
-
     def begin(self) -> None:
         """Count an attempt that begins."""
         loop = asyncio.get_running_loop()

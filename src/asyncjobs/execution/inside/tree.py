@@ -87,14 +87,6 @@ def boot_id() -> str:
         return boot
 
 
-def peak_memory(pid: int) -> int | None:
-    """Return the most memory that the process has had resident, in bytes."""
-    for line in _read(f"/proc/{pid}/status").splitlines():
-        if line.startswith(b"VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
 def descendants(pid: int) -> list[Process]:
     """Return the living children of a process, their children and so on, parents first."""
     return _descendants({pid})
