@@ -183,7 +183,7 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(name, value):
 def test_a_value_of_the_environment_that_cannot_be_used_is_refused_by_name(monkeypatch, name, text):
     monkeypatch.setenv(f"ASYNCJOBS_{name.upper()}", text)
 
-    with pytest.raises(SettingsError, match=name):
+    with pytest.raises(SettingsError, match=rf"the setting {name} .* \(from ASYNCJOBS_{name.upper()} in the env"):
         Settings()
 
 
@@ -191,8 +191,17 @@ def test_a_value_of_the_environment_that_cannot_be_used_is_refused_by_name(monke
 def test_a_value_of_the_table_that_cannot_be_used_is_refused_by_name(folder, line):
     write_table(folder, line)
 
-    with pytest.raises(SettingsError, match="max_retries"):
+    with pytest.raises(SettingsError, match=r"max_retries .* \(from \[tool.asyncjobs\] in pyproject.toml\)"):
         Settings()
+
+
+def test_a_refused_keyword_is_not_put_down_to_the_table(folder):
+    write_table(folder, "max_retries = 5")
+
+    with pytest.raises(SettingsError) as caught:
+        Settings(max_retries=-5)
+
+    assert "pyproject" not in str(caught.value)
 
 
 def test_an_unknown_name_in_the_table_is_refused(folder):

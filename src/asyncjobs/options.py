@@ -69,7 +69,7 @@ def checked_seconds(option: str, value: Any, *, least: float = 0.0) -> float | N
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise DefinitionError(f"{option} takes seconds or a timedelta, not {value!r}")
     if not least <= seconds <= LONGEST_SECONDS:
-        raise DefinitionError(f"{option} must be from {least:g} to {LONGEST_SECONDS:g} seconds, not {value!r}")
+        raise DefinitionError(f"{option} must be from {least:g} to {LONGEST_SECONDS:.0f} seconds, not {value!r}")
     return float(seconds)
 
 

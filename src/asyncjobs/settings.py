@@ -131,9 +131,15 @@ class Settings:
             value = getattr(self, each.name)
             object.__setattr__(self, each.name, _checked(each.name, value, each.metadata))
         if self.isolation not in ISOLATIONS:
-            raise SettingsError(f"isolation must be one of {', '.join(ISOLATIONS)}, not {self.isolation!r}")
+            source = _source("isolation", self.isolation)
+            raise SettingsError(
+                f"the setting isolation takes one of {', '.join(ISOLATIONS)}, not {self.isolation!r}{source}"
+            )
         if self.sqlite_synchronous.upper() not in ("NORMAL", "FULL"):
-            raise SettingsError(f"sqlite_synchronous must be NORMAL or FULL, not {self.sqlite_synchronous!r}")
+            source = _source("sqlite_synchronous", self.sqlite_synchronous)
+            raise SettingsError(
+                f"the setting sqlite_synchronous takes NORMAL or FULL, not {self.sqlite_synchronous!r}{source}"
+            )
         object.__setattr__(self, "sqlite_synchronous", self.sqlite_synchronous.upper())
 
 
@@ -155,14 +161,17 @@ def _checked(name: str, value: Any, metadata: Any) -> Any:
     if least is not None and read is not None and not read >= least:
         raise SettingsError(f"the setting {name} must be at least {least:g}, not {value!r}{_source(name, value)}")
     if least is not None and read is not None and not read <= MOST:
-        raise SettingsError(f"the setting {name} must be at most {MOST:g}, not {value!r}")
+        raise SettingsError(f"the setting {name} must be at most {MOST}, not {value!r}{_source(name, value)}")
     return read
 
 
 def _source(name: str, value: Any) -> str:
     """Say where a refused value came from, if no keyword gave it."""
     variable = f"ASYNCJOBS_{name.upper()}"
-    return f" (from {variable} in the environment)" if os.environ.get(variable) == value else ""
+    if variable in os.environ:
+        return f" (from {variable} in the environment)" if os.environ[variable] == value else ""
+    table = _project_table(Path.cwd())
+    return " (from [tool.asyncjobs] in pyproject.toml)" if name in table and table[name] is value else ""
 
 
 @lru_cache(maxsize=8)
