@@ -121,6 +121,18 @@ def test_what_is_no_job_is_refused(source, words):
         registry(source)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"memory_limit": 1 << 30}, {"cpu_limit": 1}, {"nice": 1}, {"pip_requirements": ["six"]}, {"env": {"A": "1"}}],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_needs_a_process_is_refused_where_the_setting_gives_it_none(options):
+    with pytest.raises(DefinitionError, match="the setting isolation is 'inline'"):
+        Registry([job(**options)(resize.function)], isolation="inline")
+
+    assert "resize" in Registry([job(isolation="spawn", **options)(resize.function)], isolation="inline")
+
+
 @pytest.mark.parametrize("line", ["-r requirements.txt", "-e .", "--index-url https://example.org", "numpy>>1"])
 def test_a_line_that_is_no_requirement_is_refused_when_its_job_is_registered(line):
     with pytest.raises(DefinitionError, match=rf"pip_requirements: '{line}' (has an option|is no requirement)"):

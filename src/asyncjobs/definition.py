@@ -109,7 +109,7 @@ class JobDefinition(_Typed[P, R]):
         self.nice = checked_int("nice", nice, least=0, most=19)
         self.python_version = checked_version(python_version)
         self.pip_requirements = checked_lines(pip_requirements)
-        if isolation == "inline" and self._needs_a_process():
+        if isolation == "inline" and self.needs_a_process():
             raise DefinitionError(
                 "isolation='inline' shares the engine's process: limits and environments need another"
             )
@@ -183,9 +183,10 @@ class JobDefinition(_Typed[P, R]):
         """
         return Call(self, args, kwargs)
 
-    def _needs_a_process(self) -> bool:
+    def needs_a_process(self) -> bool:
+        """Whether it asks for what `inline` can't give: variables, limits or an environment of its own."""
         limits = (self.memory_limit, self.cpu_limit, self.open_files, self.python_version)
-        return self.nice > 0 or bool(self.pip_requirements) or any(each is not None for each in limits)
+        return bool(self.env or self.nice or self.pip_requirements) or any(each is not None for each in limits)
 
     def __repr__(self) -> str:
         return f"<job {self.name!r}: {self.__module__}.{self.__qualname__}>"

@@ -36,17 +36,23 @@ class Registry:
 
         Raises:
             DuplicateJobName: another function has its name.
-            DefinitionError: its own process could not load the function, or a line of its
-                `pip_requirements` is no requirement.
+            DefinitionError: its own process could not load the function, it needs one and would have
+                none, or a line of its `pip_requirements` is no requirement.
         """
         known = self._definitions.get(definition.name)
         if known is not None:
             if known.function is not definition.function:
                 raise DuplicateJobName(definition.name, location(known), location(definition))
             return
+        inline = (definition.isolation or self._isolation) == "inline"
         reason = unloadable_reason(definition)
-        if reason is not None and (definition.isolation or self._isolation) != "inline":
+        if reason is not None and not inline:
             raise DefinitionError(reason)
+        if inline and definition.needs_a_process():
+            raise DefinitionError(
+                f"the job {definition.name!r} asks for variables, limits or an environment of its own, and the setting "
+                f"isolation is 'inline', which has no process for them: give the job another with @job(isolation=...)"
+            )
         if definition.pip_requirements:
             from asyncjobs.requirements import checked_requirements  # dear, and most have none
 
