@@ -154,8 +154,8 @@ class EngineError(AsyncJobsError):
 class NotOpen(EngineError):
     """The client or engine is not open (yet, or any more)."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"this {what} is not open: use it inside `async with`")
+    def __init__(self, what: str, advice: str = "use it inside `async with`") -> None:
+        super().__init__(f"this {what} is not open: {advice}")
 
 
 class ForkedClient(EngineError):

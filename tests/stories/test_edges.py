@@ -18,6 +18,7 @@ from asyncjobs import (
     JobEngine,
     JobNotFound,
     JobStatus,
+    NotOpen,
     Settings,
     StoreUnavailable,
     job,
@@ -147,6 +148,16 @@ async def test_odd_times_are_refused_with_a_sentence(engine: JobEngine) -> None:
         await engine.wait("x", timeout="5")  # type: ignore[arg-type]
     with pytest.raises(InvalidOptions, match="timeout"):
         await engine.wait("x", timeout=float("nan"))
+
+
+async def test_a_wait_that_meets_the_close_says_that_the_job_is_kept(url: str) -> None:
+    async with JobClient(url, jobs=story_jobs.add_inline) as client:
+        handle = await client.submit(story_jobs.add_inline, 1)
+        waiting = asyncio.create_task(handle.result())
+        await asyncio.sleep(0)
+
+    with pytest.raises(NotOpen, match="it was closed; the job is kept"):
+        await waiting
 
 
 async def test_a_wait_may_be_as_long_as_one_likes(engine: JobEngine) -> None:

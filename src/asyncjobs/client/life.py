@@ -120,8 +120,9 @@ class Life:
             elif self._failure is None:
                 raise
         finally:
-            self._waiting.fail(self._failure or NotOpen(type(self).__name__))
-            self._following.fail(self._failure or NotOpen(type(self).__name__))
+            ended = self._failure or NotOpen(type(self).__name__, "it was closed; the job is kept, wait for it anew")
+            self._waiting.fail(ended)
+            self._following.fail(ended)
 
     def _start_background(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         def waiting() -> Any:
