@@ -30,6 +30,13 @@ FAILED = make_running(id="job-1", attempt=2, status=JobStatus.FAILED, error=make
 TIMEOUT = make_running(
     id="job-1", attempt=2, status=JobStatus.TIMEOUT, error=make_error(class_name=None, message="too slow")
 )
+CRASHED = make_running(
+    id="job-1",
+    attempt=2,
+    status=JobStatus.FAILED,
+    error=make_error(class_name=None, message="killed by signal 11\nThe end of its stderr:\nFatal"),
+)
+WORDLESS = make_running(id="job-1", attempt=2, status=JobStatus.FAILED, error=make_error(message=""))
 LABEL = "thumbnail job-1 attempt 2"
 LINES = {
     "submitted": (JobSubmitted(WAITING), "INFO", "thumbnail job-1 submitted"),
@@ -43,6 +50,8 @@ LINES = {
     "progress without words": (JobProgressed(RUNNING, Progress(completed=0.5)), "DEBUG", f"{LABEL} is at 0.5"),
     "succeeded": (JobFinished(SUCCEEDED), "INFO", f"{LABEL} SUCCEEDED"),
     "failed": (JobFinished(FAILED), "WARNING", f"{LABEL} FAILED: OSError: disk full"),
+    "failed with many lines": (JobFinished(CRASHED), "WARNING", f"{LABEL} FAILED: killed by signal 11 [...]"),
+    "failed without a word": (JobFinished(WORDLESS), "WARNING", f"{LABEL} FAILED: OSError"),
     "timeout": (JobFinished(TIMEOUT), "WARNING", f"{LABEL} TIMEOUT: too slow"),
     "retried": (
         JobRetryScheduled(RUNNING, make_error(), NOON),

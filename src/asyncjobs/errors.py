@@ -220,8 +220,8 @@ class JobFailed(JobEnded):
         self.class_name = error.class_name
         self.message = error.message
         self.traceback = error.traceback
-        text = f"failed: {error.class_name}: {error.message}" if error.class_name else f"failed: {error.message}"
-        super().__init__(job_id, name, error, text)
+        told = ": ".join(part for part in (error.class_name, error.message) if part)
+        super().__init__(job_id, name, error, f"failed: {told}")
 
 
 class JobTimedOut(JobEnded):

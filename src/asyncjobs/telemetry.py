@@ -275,4 +275,6 @@ def _how_far(progress: Progress) -> str:
 def _why(error: JobError | None) -> str:
     if error is None:
         return ""
-    return f": {error.class_name}: {error.message}" if error.class_name else f": {error.message}"
+    first, more, _ = error.message.partition("\n")
+    told = f"{first} [...]" if more else first  # the whole is in the job's record
+    return "".join(f": {part}" for part in (error.class_name, told) if part)
