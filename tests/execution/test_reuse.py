@@ -46,16 +46,17 @@ async def test_a_process_is_replaced_after_its_share_of_jobs():
     assert seen[0] == seen[1] != seen[2] == seen[3]
 
 
-async def test_a_process_is_replaced_at_its_age(monkeypatch):
+async def test_a_process_is_replaced_at_its_age():
     """F60"""
     bench = with_settings(reuse_seconds=1)
-    first = await pid_after(bench)
-    monkeypatch.setattr("asyncjobs.execution.warm.Warm._is_worn", lambda _self, process: process.pid == first)
 
-    second = await pid_after(bench)
+    young = [await pid_after(bench) for _ in range(2)]
+    old = await pid_after(bench, jobs.burn, 1.1)
+    after = await pid_after(bench, jobs.burn, 0.0)
     await bench.runner.close()
 
-    assert first != second
+    assert young[0] == young[1]
+    assert old != after
 
 
 async def test_a_process_that_has_grown_is_replaced():

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -168,6 +169,20 @@ async def test_a_template_is_replaced_after_its_share_of_processes():
     await runner.close()
 
     assert len(seen) >= 2
+
+
+async def test_a_template_is_replaced_at_its_age():
+    runner = ProcessRunner("fork", engine_id=ENGINE, settings=Settings(template_seconds=1))
+    bench = Bench(runner, "fork")
+
+    first = value(await bench.run(light_jobs.parent))
+    old_at = time.monotonic() + 1.2
+    await until(lambda: time.monotonic() > old_at)
+    second = value(await bench.run(light_jobs.parent))
+    await until(lambda: our_templates() == [second])
+    await runner.close()
+
+    assert first != second
 
 
 @pytest.mark.parametrize(("reload", "expected"), [(True, 8), (False, 7)])
