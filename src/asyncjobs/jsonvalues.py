@@ -83,7 +83,8 @@ def as_json(value: object, depth: int = 0) -> Any:
         return _json_fields(value, depth + 1)
     raise Misfit(
         f"{kind.__qualname__} ({shortened(value)}) is no JSON value; annotate it as {kind.__qualname__} "
-        "if that is a type with a JSON form (see the documentation), or pass plain values"
+        "if that has a JSON form (dates, UUID, Decimal, Path, bytes, sets, enums, dataclasses, msgspec and pydantic "
+        "types have), or pass plain values"
     )
 
 
