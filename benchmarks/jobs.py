@@ -15,6 +15,12 @@ def spawned(n: int) -> int:
     return n
 
 
+@job(max_workers=20, isolation="inline")
+async def inline_20(n: int) -> int:
+    """Return at once, in the engine's loop."""
+    return n
+
+
 def no_op(n: int) -> int:
     """Return at once."""
     return n

@@ -1,4 +1,4 @@
-"""Print what other job engines on PostgreSQL reach on this machine, in one table.
+"""Print what asyncjobs and other job engines on PostgreSQL reach on this machine, in one table.
 
     uv run --group benchmarks benchmarks/rivals.py [--rounds 3] [--jobs 2000] [--only oban]
 
@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import asyncpg
+import jobs
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -226,7 +227,53 @@ class Oban:
             await asyncio.sleep(0.001)
 
 
+class Asyncjobs:
+    """`asyncjobs` itself, in one isolation; a job in a process of its own is counted at its end."""
+
+    unfinished = "SELECT count(*) FROM asyncjobs.jobs WHERE finished_at IS NULL"
+
+    def __init__(self, isolation: str) -> None:
+        self.definition = jobs.with_slots(isolation, SLOTS) if isolation != "inline" else jobs.inline_20
+
+    @asynccontextmanager
+    async def opened(self, url: str, calls: Calls) -> AsyncIterator[None]:
+        from asyncjobs import JobClient
+
+        self.url, self.calls = url, calls
+        async with JobClient(url) as self.client:
+            yield
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        from asyncjobs import JobEngine
+        from asyncjobs.telemetry import JobFinished
+
+        def listen(event: Any) -> None:
+            if isinstance(event, JobFinished):
+                self.calls.note()
+
+        async with JobEngine(self.url, jobs=[self.definition]) as engine:
+            engine.subscribe(listen)
+            submits, self.client = self.client, engine
+            try:
+                yield
+            finally:
+                self.client = submits
+
+    async def submit(self, n: int) -> Any:
+        return await self.client.submit(self.definition, n)
+
+    async def submit_many(self, numbers: Sequence[int]) -> None:
+        await self.client.submit_many([self.definition.bind(n) for n in numbers])
+
+    async def result(self, submitted: Any) -> None:
+        await submitted.result()
+
+
 CANDIDATES: dict[str, Callable[[], Candidate]] = {
+    "asyncjobs inline": lambda: Asyncjobs("inline"),
+    "asyncjobs reuse": lambda: Asyncjobs("reuse"),
+    "asyncjobs fork": lambda: Asyncjobs("fork"),
     "procrastinate": Procrastinate,
     "pgqueuer": PgQueuer,
     "oban": Oban,
@@ -328,7 +375,8 @@ def installed(names: Sequence[str]) -> dict[str, str]:
     found = {}
     for name in names:
         try:
-            found[name] = version(name)
+            distribution = "asyncjobs-engine" if name.startswith("asyncjobs") else name
+            found[name] = version(distribution)
         except PackageNotFoundError:
             print(f"{name} is not installed here, and left out (oban needs Python 3.12)", file=sys.stderr)
     return found
