@@ -77,9 +77,11 @@ def newest(status=None, before=None, **wanted):
 CLAIM = Step(sqlite_statements.CLAIM.sql, [("name 1", 8, "engine-a", NOW)])
 FINISH = Step(sqlite_statements.FINISH.sql, [fenced_row(A_JOB, FAILED, now=NOON)])
 DELETE_HISTORY, DELETE_OUTPUT, DELETE_PROGRESS, DELETE = statements.delete_final(
-    JobFilter(), limit=500, dialect=DIALECT
+    JobFilter(), status=JobStatus.FAILED, limit=500, dialect=DIALECT
 )
-DELETE_OLD_HISTORY, _, _, DELETE_OLD = statements.delete_final(ENDED_IN_THE_PAST, limit=500, dialect=DIALECT)
+DELETE_OLD_HISTORY, _, _, DELETE_OLD = statements.delete_final(
+    ENDED_IN_THE_PAST, status=JobStatus.FAILED, limit=500, dialect=DIALECT
+)
 IDS = '["a", "b"]'
 
 PLANS = {

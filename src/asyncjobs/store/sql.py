@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
-from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, Progress
+from asyncjobs.model.job import FINAL, Attempt, EngineRecord, Job, JobError, JobStatus, Progress
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import (
     Bookmark,
@@ -134,10 +134,14 @@ class SqlStore:
             raise ValueError("params narrow a list down, not what is deleted")
         if _matches_nothing(wanted):
             return 0
-        return await self._turns.run(
-            statements.delete_final(wanted, limit=limit, dialect=self._database.dialect),
-            lambda answers: int(answers[-1][0]),
-        )
+        deleted = 0
+        for status in sorted(FINAL if wanted.statuses is None else FINAL & {*wanted.statuses}):
+            left, dialect = limit - deleted, self._database.dialect
+            steps = statements.delete_final(wanted, status=status, limit=left, dialect=dialect)
+            deleted += await self._turns.run(steps, lambda answers: int(answers[-1][0]))
+            if deleted >= limit:
+                break
+        return deleted
 
     async def settled(self, job_ids: Collection[str]) -> Settled:
         """Return those of the jobs that have ended, and the ids that no job has."""

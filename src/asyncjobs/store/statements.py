@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal_column, select
+from sqlalchemy import ColumnElement, Select, func, literal, literal_column, select, tuple_
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql import ClauseElement
 
@@ -115,26 +115,30 @@ def retry_final(*, job_id: str, now: int) -> Step:
     return _RETRY_FINAL.step({"id": job_id, "now": now})
 
 
-def delete_final(wanted: JobFilter, *, limit: int, dialect: Dialect) -> list[Step]:
-    """Delete what belongs to up to `limit` final jobs, then those jobs."""
-    statuses = FINAL if wanted.statuses is None else [status for status in wanted.statuses if status.is_final]
-    chosen = select(jobs.c.seq).where(
-        jobs.c.status.in_([literal_column(f"'{status}'") for status in sorted(statuses)]),
+def delete_final(wanted: JobFilter, *, status: JobStatus, limit: int, dialect: Dialect) -> list[Step]:
+    """Delete what belongs to up to `limit` jobs of a final status, then those jobs; the last step counts them."""
+    chosen = select(jobs.c.seq, jobs.c.id).where(
+        jobs.c.status == literal_column(f"'{status}'"),
         jobs.c.finished_at.is_not(None),
         *_conditions(wanted, dialect),
     )
     if wanted.finished_before is not None:
         # What ended before a time was created before it, and jobs_ended is ordered by that.
         chosen = chosen.where(jobs.c.id < latest_id(wanted.finished_before))
-    chosen = chosen.limit(limit)
-    ids = select(jobs.c.id).where(jobs.c.seq.in_(chosen.scalar_subquery()))
-    return [
-        *(
-            _step(table.delete().where(table.c.job_id.in_(ids.scalar_subquery())), dialect)
-            for table in (job_attempts, job_output, job_progress)
-        ),
-        _step(jobs.delete().where(jobs.c.seq.in_(chosen.scalar_subquery())), dialect),
+    chosen = chosen.order_by(jobs.c.status, jobs.c.id).limit(limit)
+    belonging = (job_attempts, job_output, job_progress)
+    if dialect.name == "sqlite":  # nobody else writes between these
+        found = chosen.subquery()
+        return [
+            *(_step(table.delete().where(table.c.job_id.in_(select(found.c.id))), dialect) for table in belonging),
+            _step(jobs.delete().where(jobs.c.seq.in_(select(found.c.seq))), dialect),
+        ]
+    # One statement, and the rows locked: others may change them meanwhile.
+    locked = chosen.with_for_update(skip_locked=True).cte("chosen")
+    gone = [
+        table.delete().where(table.c.job_id.in_(select(locked.c.id))).cte(f"gone_{table.name}") for table in belonging
     ]
+    return [_step(jobs.delete().where(jobs.c.seq.in_(select(locked.c.seq))).add_cte(*gone), dialect)]
 
 
 # --- read ---------------------------------------------------------------------------------------
@@ -187,23 +191,36 @@ def newest_jobs(
     wanted: JobFilter, *, status: JobStatus | None, limit: int, before: str | None, dialect: Dialect
 ) -> Step:
     """Read jobs of one status, or of any, by descending id, which is descending time of creation."""
+    by_one_name = status is None and wanted.names is not None and len(wanted.names) == 1
+    ranged = by_one_name and dialect.name == "postgresql"
     statement: Select[Any] = select(*(jobs.c[column] for column in JOB_COLUMNS))
-    # What runs is few: the plus sign has them sorted, rather than all ids walked to find them in order.
-    sorts = status is JobStatus.RUNNING and dialect.name == "sqlite"
-    newest: ColumnElement[str] = literal_column("+id") if sorts else jobs.c.id
-    statement = statement.where(*_conditions(wanted, dialect)).order_by(newest.desc()).limit(limit)
+    statement = statement.where(*_conditions(wanted, dialect, by_name=not ranged))
+    newest: ColumnElement[str] = jobs.c.id
+    # Ordered by all columns of the index that is to serve it, where only the last of them differs: so that no planner
+    # walks all ids instead.
+    order: list[ColumnElement[Any]] = []
+    if ranged and wanted.names is not None:
+        # A range of one name, for PostgreSQL drops a column that equals a constant from the order.
+        [name] = wanted.names
+        order.append(jobs.c.name.desc())
+        statement = statement.where(jobs.c.name >= name, jobs.c.name <= name)
+        if before is not None:
+            statement = statement.where(tuple_(jobs.c.name, jobs.c.id) < tuple_(literal(name), literal(before)))
     if status is not None:
         statement = statement.where(jobs.c.status == literal_column(f"'{status}'"))
-        if status.is_final:
-            statement = statement.where(jobs.c.finished_at.is_not(None))  # so that jobs_ended serves it
+    if status is not None and status.is_final:
+        statement = statement.where(jobs.c.finished_at.is_not(None))  # so that jobs_ended serves it
+        order.append(jobs.c.status.desc())
+    if status is JobStatus.RUNNING:  # those are few: they are sorted
+        newest = literal_column("+id" if dialect.name == "sqlite" else "(id || '')")
     if before is not None:
         statement = statement.where(newest < before)
-    return _step(statement, dialect, returns=True)
+    return _step(statement.order_by(*order, newest.desc()).limit(limit), dialect, returns=True)
 
 
-def _conditions(wanted: JobFilter, dialect: Dialect) -> list[ColumnElement[bool]]:
+def _conditions(wanted: JobFilter, dialect: Dialect, *, by_name: bool = True) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
-    if wanted.names is not None:
+    if by_name and wanted.names is not None:
         found.append(jobs.c.name.in_(list(wanted.names)))
     if wanted.created_after is not None:
         # The id begins with the millisecond of creation, and the ids are indexed.

@@ -143,7 +143,7 @@ class PostgresqlDatabase:
     async def _limit(self, driver: Driver) -> None:
         """Have the server end what goes on when we have stopped waiting for it."""
         if not self._pooled:
-            await driver.execute(_LIMITS)
+            await driver.execute(SESSION)
 
     @asynccontextmanager
     async def _transaction(self, driver: Driver, **options: Any) -> AsyncGenerator[None]:
@@ -456,7 +456,7 @@ class PostgresqlDatabase:
 
 # Plans are made once: each statement has one good one, by its indexes, and to make it anew takes as long as to
 # run it. One that is made while a table is empty would else scan it until its statistics are made.
-_LIMITS = (
+SESSION = (
     "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'; "
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; "
     "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"

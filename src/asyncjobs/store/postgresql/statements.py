@@ -134,9 +134,10 @@ SEEN_LATELY = f"SELECT id FROM engines WHERE seen_at > {_NOW} - $1"
 
 _REWRITTEN = {
     JOBS_IN_PLACE.sql: f"""
-SELECT DISTINCT {QUALIFIED}
-FROM json_to_recordset($1::text::json) AS each(id text, name text, key text)
-JOIN jobs ON jobs.id = each.id OR (jobs.name = each.name AND jobs.key = each.key)
+WITH each AS MATERIALIZED (SELECT * FROM json_to_recordset($1::text::json) AS each(id text, name text, key text))
+SELECT {QUALIFIED} FROM each JOIN jobs ON jobs.id = each.id
+UNION
+SELECT {QUALIFIED} FROM each JOIN jobs ON jobs.name = each.name AND jobs.key = each.key
 """,
     NEWS.sql: """
 SELECT place.ordinality - 1, jobs.status, jobs.attempt, EXISTS (
