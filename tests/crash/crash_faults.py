@@ -16,8 +16,9 @@ from crash_jobs import nothing
 
 from asyncjobs import JobEngine, StoreUnavailable
 from asyncjobs.engine import engine as engine_module
-from asyncjobs.engine import liveness
+from asyncjobs.engine import liveness, worker
 from asyncjobs.execution.runner import ProcessRunner
+from asyncjobs.store import turns
 from asyncjobs.store.sql import SqlStore
 from asyncjobs.telemetry import EngineStarted, Event, JobStarted
 
@@ -71,6 +72,12 @@ def cannot_write_ends(_engine: JobEngine) -> None:
 
     engine_module.KILL_SECONDS = 0.5
     SqlStore.finish = unavailable
+
+
+def has_short_graces(_engine: JobEngine) -> None:
+    """Wait a tenth as long for a database that is down, when stopping."""
+    engine_module.KILL_SECONDS = engine_module.LEAVE_SECONDS = turns.CLOSE_SECONDS = 0.5
+    worker.LAST_WRITE_SECONDS = 0.2
 
 
 def blocks_its_loop(engine: JobEngine) -> None:

@@ -194,8 +194,8 @@ async def test_a_restart_of_the_server_rescues_nobody_falsely(
         await a_work.runs()
         watching = await programs.engine(work, fault="is_on_machine=two")
 
-        await asyncio.to_thread(postgres.restart, down=3.0)
-        await asyncio.sleep(5)  # what a false rescue would need
+        await asyncio.to_thread(postgres.restart, down=2.0)
+        await asyncio.sleep(4)  # what a false rescue would need
         a_work.release()
         await succeeded_once(client, [handle.id])
 
@@ -279,7 +279,7 @@ async def test_an_engine_all_of_whose_connections_are_half_open_is_at_work_again
     cut_engine: JobEngine, client: JobClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F32, F36 for every connection: a turn and a read have their time limit, too, here a shorter one."""
-    monkeypatch.setattr(lines, "CALL_SECONDS", 3.0)
+    monkeypatch.setattr(lines, "CALL_SECONDS", 1.5)
     proxy.swallow()
     began = time.monotonic()
 
@@ -321,7 +321,7 @@ async def test_a_server_that_is_read_only_for_a_while_costs_no_job(postgres: Pos
 
         a_work.release()  # its end can't be written now
         submitted = asyncio.create_task(engine.submit(count_run))
-        await asyncio.sleep(4)
+        await asyncio.sleep(2)
         before = await running.job()
         await sql(
             postgres.url(),
@@ -422,11 +422,11 @@ async def test_a_submit_that_waits_for_anothers_transaction_stops_nobody_else(
 async def test_a_stop_is_bounded_while_the_database_is_down(
     postgres: PostgresServer, launcher: Any, a_work: Work
 ) -> None:
-    """F28: the job ends with its engine, and the next engine gives its row back."""
+    """F28: the job ends with its engine, and the next engine gives its row back; all bounds are a tenth here."""
     programs = Programs(postgres.url(), launcher=launcher)
     async with JobClient(postgres.url(), jobs=[work]) as client:
         handle = await client.submit(work, a_work.folder)
-        engine = await programs.engine(work, stop_grace=0.2)
+        engine = await programs.engine(work, fault="has_short_graces", stop_grace=0.2)
         await a_work.runs()
         await asyncio.to_thread(postgres.stop)
 

@@ -109,48 +109,57 @@ class Line:
         return None if self._driver is None or self._driver.is_closed() else self._driver
 
     async def run(self, work: Callable[[Driver], Awaitable[T]], *, seconds: float | None = None) -> T:
-        """Have the work done on the connection, opened first if need be; `seconds` are for both, by default 60.
+        """Have the work done on the connection, opened first if need be, within `seconds` of now, by default 60.
 
         Raises:
-            StoreUnreachable: no connection could be opened.
+            StoreUnreachable: no connection could be opened, or the calls before took too long.
             Repeatable: the database has rolled it back.
             StoreAnswerLost: it took longer than `seconds`, or the connection broke meanwhile.
             StoreError: the database refuses it.
         """
+        until = asyncio.get_running_loop().time() + (CALL_SECONDS if seconds is None else seconds)
         self.waiting += 1
         try:
-            async with self._turn:
-                allowed = CALL_SECONDS if seconds is None else seconds
-                until = asyncio.get_running_loop().time() + allowed
-                driver = self.driver or await self._opened(min(allowed, OPEN_SECONDS))
-                try:
-                    async with asyncio.timeout_at(until):
-                        return await work(driver)
-                except _AGAIN as error:
-                    raise Repeatable(f"{self._source}: {error}") from error
-                except asyncpg.ReadOnlySQLTransactionError as error:  # a fail-over has left us with the standby
-                    await self.drop()
-                    raise Repeatable(f"{self._source}: {error}") from error
-                except _BROKEN as error:
-                    await self.drop()
-                    raise StoreAnswerLost(f"{self._source} does not answer: {_words(error)}") from error
-                except asyncpg.PostgresError as error:
-                    raise refusal(error, str(self._source)) from error
-                except asyncio.CancelledError:
-                    await self._recover(driver)
-                    raise
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._turn.acquire()
+            except TimeoutError as error:
+                raise StoreUnreachable(f"{self._source} was busy for too long") from error
+            try:
+                return await self._run(work, until=until)
+            finally:
+                self._turn.release()
         finally:
             self.waiting -= 1
+
+    async def _run(self, work: Callable[[Driver], Awaitable[T]], *, until: float) -> T:
+        driver = self.driver or await self._opened(until=until)
+        try:
+            async with asyncio.timeout_at(until):
+                return await work(driver)
+        except _AGAIN as error:
+            raise Repeatable(f"{self._source}: {error}") from error
+        except asyncpg.ReadOnlySQLTransactionError as error:  # a fail-over has left us with the standby
+            await self.drop()
+            raise Repeatable(f"{self._source}: {error}") from error
+        except _BROKEN as error:
+            await self.drop()
+            raise StoreAnswerLost(f"{self._source} does not answer: {_words(error)}") from error
+        except asyncpg.PostgresError as error:
+            raise refusal(error, str(self._source)) from error
+        except asyncio.CancelledError:
+            await self._recover(driver)
+            raise
 
     async def _recover(self, driver: Driver) -> None:
         """Whoever asked has gone: nothing of a transaction that it left open may stay."""
         if driver.is_closed() or driver.is_in_transaction():
             await self.drop()
 
-    async def _opened(self, seconds: float) -> Driver:
+    async def _opened(self, *, until: float) -> Driver:
         await self.drop()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + OPEN_SECONDS)):
                 self._held = await self._source.connect()
                 self._driver = (await self._held.get_raw_connection()).driver_connection
                 _watch_over(self._driver)
@@ -193,6 +202,11 @@ def refusal(error: asyncpg.PostgresError, where: str) -> StoreError:
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return StoreUnavailable(
             f"{where}: {words}: grant the role what it needs, or run asyncjobs.store.migrate(url) as one that has it"
+        )
+    if isinstance(error, asyncpg.DuplicatePreparedStatementError | asyncpg.InvalidSQLStatementNameError):
+        return StoreUnavailable(
+            f"{where} is reached through a pooler in transaction mode: set ASYNCJOBS_PGBOUNCER=1, and give the "
+            f"application's own engine statement_cache_size=0 and prepared_statement_cache_size=0 ({words})"
         )
     if isinstance(error, asyncpg.InsufficientResourcesError):
         return StoreUnavailable(f"{where}: {words}: free some space or connections")
