@@ -21,6 +21,10 @@ imports:
 test:
     uv run pytest
 
+# Those that need PgBouncer, or root and `ip` (Debian's pgbouncer and iproute2).
+test-more:
+    uv run pytest -m "pgbouncer or machines"
+
 # The tests whose nature is to last, at full length.
 soak seconds="60":
     ASYNCJOBS_TEST_SECONDS={{seconds}} uv run pytest -m soak -s -n 0 -p no:randomly

@@ -73,6 +73,7 @@ async def test_the_job_of_an_engine_that_is_killed_on_another_machine_starts_aga
     assert a_work.last_beat(attempt=1) < a_work.first_beat(attempt=2)
 
 
+@pytest.mark.machines
 async def test_the_job_of_an_engine_that_is_cut_off_starts_again_after_that_has_ended_its_own_attempt(
     client: JobClient, programs: Programs, there: Programs, machine: Machine | NamedMachine, a_work: Work
 ) -> None:
