@@ -90,6 +90,13 @@ class LeftoversKilled:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotHeld:
+    """What ran an attempt could not be ended; it keeps its slot until it is gone, the job's end is written."""
+
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
 class EngineStarted:
     """An engine is open and claims jobs of `names`."""
 
@@ -175,6 +182,7 @@ Event = (
     | JobFinished
     | LeaseLost
     | LeftoversKilled
+    | SlotHeld
     | EngineStarted
     | EngineStopped
     | EngineRescued
@@ -241,6 +249,8 @@ def log(event: Event) -> None:
             logger.warning("%s %s too late: the row had moved on and stays", _label(job), outcome)
         case LeftoversKilled(job=job, count=count):
             logger.warning("%s left %d processes behind; they were killed", _label(job), count)
+        case SlotHeld(job=job):
+            logger.warning("%s could not be ended, and holds its slot until it is gone", _label(job))
         case EngineStarted(engine_id=engine_id, names=names):
             logger.info("engine %s started for %s", engine_id, ", ".join(names) or "no jobs")
         case EngineStopped(engine_id=engine_id):

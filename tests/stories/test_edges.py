@@ -23,15 +23,21 @@ from asyncjobs import (
     StoreUnavailable,
     job,
 )
-from asyncjobs.telemetry import Event, JobFinished
+from asyncjobs.telemetry import Event, JobFinished, SlotHeld
 
 Start = Callable[..., Awaitable[JobEngine]]
 released = threading.Event()
+another_released = threading.Event()
 
 
 @job(isolation="inline", timeout=0.05)
 def hold_a_thread() -> None:
     released.wait(60)
+
+
+@job(isolation="inline", timeout=0.05)
+def hold_another_thread() -> None:
+    another_released.wait(60)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +100,24 @@ async def test_a_stop_does_not_wait_for_a_thread_and_its_job_ends_once(url: str)
 
     released.set()
     assert len(ends) == 1
+
+
+async def test_a_slot_that_is_held_by_what_can_not_be_ended_is_told_and_counted(start: Start) -> None:
+    """F24, with a thread: an unkillable process is handled alike."""
+    engine = await start(jobs=[hold_another_thread, story_jobs.add_inline])
+    held: asyncio.Queue[Event] = asyncio.Queue()
+    engine.subscribe(lambda event: held.put_nowait(event) if isinstance(event, SlotHeld) else None)
+    handle = await engine.submit(hold_another_thread)
+
+    record = await handle.wait(timeout=30)
+    told = await held.get()
+
+    assert (record.status, told.job.id) == (JobStatus.TIMEOUT, handle.id)  # type: ignore[union-attr]
+    assert engine.health.stuck == 1
+    assert await (await engine.submit(story_jobs.add_inline, 1)).result(timeout=30) == 3
+    another_released.set()
+    while engine.health.stuck:
+        await asyncio.sleep(0.005)
 
 
 async def test_an_engine_that_could_not_write_its_end_frees_its_lock(

@@ -60,14 +60,15 @@ CUT_OFF_LEASED_SECONDS = 20.0
 class Health:
     """How an engine is: `status` is `closed`, `running`, `stopping` or `failed`.
 
-    `names` are those that it runs, `running` the number of attempts under way, `problem` says why it
-    failed.
+    `names` are those that it runs, `running` the number of attempts under way, `stuck` how many of their
+    slots are held by a thread or process that could not be ended, `problem` says why it failed.
     """
 
     status: str
     names: tuple[str, ...]
     running: int
     problem: str | None = None
+    stuck: int = 0
 
 
 class JobEngine(JobClient):
@@ -100,11 +101,12 @@ class JobEngine(JobClient):
         """How the engine is, for a health check of the application."""
         names = tuple(self._workers)
         running = sum(len(worker.running) for worker in self._workers.values())
+        stuck = sum(worker.stuck for worker in self._workers.values())
         if self._failure is not None:
-            return Health("failed", names, running, str(self._failure))
+            return Health("failed", names, running, str(self._failure), stuck=stuck)
         if self._stopping:
-            return Health("stopping", names, running)
-        return Health("closed" if self._life is None else "running", names, running)
+            return Health("stopping", names, running, stuck=stuck)
+        return Health("closed" if self._life is None else "running", names, running, stuck=stuck)
 
     async def __aenter__(self) -> JobEngine:
         """Open the store, give back what dead engines ran, and start working.

@@ -47,6 +47,7 @@ from asyncjobs.telemetry import (
     JobStarted,
     LeaseLost,
     LeftoversKilled,
+    SlotHeld,
     StartPaused,
     TaskCrashed,
 )
@@ -109,6 +110,11 @@ class Worker:
         """Run so many at once from now on; what runs beyond that goes on."""
         self.max_workers = max_workers
         self.wake()
+
+    @property
+    def stuck(self) -> int:
+        """How many slots are held by what could not be ended."""
+        return len(self._stuck)
 
     def wake(self) -> None:
         """Look for due jobs now."""
@@ -223,7 +229,8 @@ class Worker:
                 slot_freed = self._free_slot()
             await self._finish(job, ended)
             written = True
-            if ended.busy is not None:
+            if ended.busy is not None and not ended.busy.done():
+                self.around.emit(SlotHeld(job))
                 await self._until_free(ended.busy)
         except asyncio.CancelledError:
             if not written:
