@@ -165,6 +165,11 @@ def test_an_environment_for_an_inline_job_is_refused() -> None:
         story_jobs.add_inline.using(env={"A": "b"})
 
 
+async def test_what_can_not_be_called_is_no_listener(url: str) -> None:
+    with pytest.raises(InvalidOptions, match="subscribe takes a function of one event, not 3"):
+        JobEngine(url, jobs=[story_jobs]).subscribe(3)  # type: ignore[arg-type]
+
+
 async def test_odd_times_are_refused_with_a_sentence(engine: JobEngine) -> None:
     with pytest.raises(InvalidOptions, match="older_than"):
         await engine.delete(older_than=1e12)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from asyncjobs.client.following import Following
 from asyncjobs.client.waiting import Waiting
-from asyncjobs.errors import AsyncJobsError, EngineError, EngineFailed, ForkedClient, NotOpen
+from asyncjobs.errors import AsyncJobsError, EngineError, EngineFailed, ForkedClient, InvalidOptions, NotOpen
 from asyncjobs.settings import Settings
 from asyncjobs.store import Change, Store, open_store
 from asyncjobs.supervision import supervise
@@ -158,8 +159,17 @@ class Life:
     def _new_store(self) -> Store:
         return open_store(self._address, settings=self.settings)
 
-    def subscribe(self, listener: Listener) -> Any:
-        """Have `listener` called with every event of this client; the function returned ends that."""
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Have `listener` called with every event of this client (`asyncjobs.telemetry` has their classes).
+
+        It runs in the loop where the event happens, so it must be quick; what it raises is logged. The
+        function returned ends that.
+
+        Raises:
+            InvalidOptions: `listener` can't be called.
+        """
+        if not callable(listener):
+            raise InvalidOptions(f"subscribe takes a function of one event, not {listener!r}")
         return self.events.subscribe(listener)
 
     def _emit(self, event: Event) -> None:
