@@ -551,6 +551,12 @@ def say_from_threads(threads: int) -> None:
 
 
 @job
+def say_much(times: int) -> None:
+    for number in range(times):
+        current_job().update_details({f"part {number}": "x" * 65_000})
+
+
+@job
 def say_in_a_copy() -> None:
     pid = os.fork()
     if pid == 0:

@@ -108,6 +108,14 @@ async def test_threads_of_a_job_may_say_how_far_it_is(process: Bench):
     assert process.printed["stderr"] == ""
 
 
+async def test_details_that_come_fast_and_are_large_arrive_whole(process: Bench):
+    ended = await process.run(jobs.say_much, 100)
+
+    assert ended.outcome == Succeeded("null")
+    assert {len(value) for value in process.detailed.values()} == {65_000}
+    assert len(process.detailed) == 100
+
+
 async def test_a_copy_that_the_job_forked_says_nothing(process: Bench):
     ended = await process.run(jobs.say_in_a_copy)
 

@@ -15,19 +15,29 @@ if TYPE_CHECKING:
     from typing import Any
 
 _EACH_SECONDS = 0.02
+_MOST_TOGETHER = 14  # one change of details is at most 64 KiB (`context.py`), and a frame's header 1 MiB (`wire.py`)
 _child: Any = sys.modules["_asyncjobs_child"]
 _lock = _thread.allocate_lock()
 _unsaid: dict[str, dict[str, Any]] = {}
 _said_at = 0.0
+_gathered = 0
 
 
 def tell(kind: str, values: dict[str, Any]) -> None:
     """Tell the engine of `progress` or `details`; what comes fast goes together, within 20 ms."""
+    global _gathered
     if not _child.is_own_process():
         return  # a copy that the job forked
     with _lock:
         waiting = bool(_unsaid)
-        _unsaid[kind] = {**_unsaid.get(kind, {}), **values} if kind == "details" else values
+        if kind == "details":
+            _unsaid.setdefault(kind, {}).update(values)
+            _gathered += 1
+        else:
+            _unsaid[kind] = values
+        if _gathered >= _MOST_TOGETHER:
+            _say()
+            return
         wait = _said_at + _EACH_SECONDS - time.monotonic()
     if waiting:
         return
@@ -44,15 +54,20 @@ def _tell_later(wait: float) -> None:
 
 def tell_now() -> None:
     """Tell the engine what it has not been told."""
-    global _said_at
     with _lock:
-        if not _unsaid or not _child.is_own_process():
-            return
-        _said_at = time.monotonic()
-        header = _child.codec.dumps({"note": _unsaid}).encode()
-        _unsaid.clear()
-        try:
-            posix.set_blocking(_child.channel, True)
-            _child.wire.write_all(_child.channel, _child.wire.pack(header))
-        except OSError:
-            pass  # the engine is gone, or the job has closed its channel: its end will show
+        if _unsaid and _child.is_own_process():
+            _say()
+
+
+def _say() -> None:
+    """Write what was gathered; whoever calls holds the lock."""
+    global _said_at, _gathered
+    _said_at = time.monotonic()
+    header = _child.codec.dumps({"note": _unsaid}).encode()
+    _unsaid.clear()
+    _gathered = 0
+    try:
+        posix.set_blocking(_child.channel, True)
+        _child.wire.write_all(_child.channel, _child.wire.pack(header))
+    except OSError:
+        pass  # the engine is gone, or the job has closed its channel: its end will show
