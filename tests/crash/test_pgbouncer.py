@@ -12,7 +12,7 @@ from crash_programs import BOUND, Programs, Work
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from asyncjobs import JobClient, JobEngine, JobStatus, Settings, StoreUnavailable
-from asyncjobs.store.postgresql import database as database_module
+from asyncjobs.store.postgresql import keeping
 from pgbouncers import pgbouncer_to
 
 pytestmark = pytest.mark.pgbouncer
@@ -37,7 +37,7 @@ async def pooled(database: str) -> AsyncIterator[JobClient]:
 @pytest.fixture
 def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease of a tenth, for observers of this process."""
-    monkeypatch.setattr(database_module, "LEASE_SECONDS", 2.5)
+    monkeypatch.setattr(keeping, "LEASE_SECONDS", 2.5)
 
 
 async def test_transaction_mode_is_found_out_and_refused_with_a_sentence_that_names_the_setting(database: str) -> None:
@@ -116,7 +116,7 @@ async def test_the_job_of_a_killed_engine_is_rescued_by_its_lease_behind_a_poole
     owner = await programs.engine(work, pgbouncer=True, fault=ELSEWHERE)
     await a_work.runs(attempt=1)
     async with JobEngine(database, jobs=[work], settings=POOLED):
-        await asyncio.sleep(database_module.LEASE_SECONDS + 1)
+        await asyncio.sleep(keeping.LEASE_SECONDS + 1)
         before = await handle.job()
 
         await owner.kill()

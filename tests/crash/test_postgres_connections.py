@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from asyncjobs import JobClient, JobEngine, JobStatus
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.store.postgresql import database as database_module
-from asyncjobs.store.postgresql import lines
+from asyncjobs.store.postgresql import lines, sessions
 from asyncjobs.telemetry import EngineCutOff, Event, JobFinished, JobStarted
 from postgres import PostgresServer
 from proxies import Proxy, proxy_to
@@ -39,7 +39,7 @@ async def proxy(database: str) -> AsyncIterator[Proxy]:
 def short_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of a tenth, for the engines that are opened after this."""
     monkeypatch.setattr(database_module, "TRY_SECONDS", 1.0)
-    monkeypatch.setattr(database_module, "_LIMITS", database_module._LIMITS.replace("'5s'", "'0.5s'"))
+    monkeypatch.setattr(sessions, "SESSION", sessions.SESSION.replace("'5s'", "'0.5s'"))
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from asyncjobs.settings import Settings
 from asyncjobs.store import open_store
-from asyncjobs.store.postgresql import database
-from asyncjobs.store.postgresql.database import QUIET_SECONDS
+from asyncjobs.store.postgresql import keeping
+from asyncjobs.store.postgresql.keeping import QUIET_SECONDS
 from builders import NOON, claim_one, insert, make_engine, make_job
 
 BOUND = 20
@@ -50,7 +50,7 @@ def address(postgres_url):
 @pytest.fixture
 def quickly(monkeypatch):
     """Take for dead who was not seen for a second."""
-    monkeypatch.setattr(database, "QUIET_SECONDS", 1.0)
+    monkeypatch.setattr(keeping, "QUIET_SECONDS", 1.0)
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ async def test_an_observer_whose_connection_broke_begins_to_watch_anew(store, st
     holder = await start_engines()
     kill(holder)
     await dead_within(store, 0.5)
-    await store._database._keeper.drop()
+    await store._database._keeper.line.drop()
 
     _, took = await seen_dead(store)
 
@@ -166,8 +166,8 @@ async def test_an_observer_whose_connection_broke_begins_to_watch_anew(store, st
 
 async def test_an_observer_behind_a_pooler_judges_by_what_it_has_watched_without_a_gap(address, monkeypatch):
     """F38, F61: both were held up together, and the observer is the first to go on."""
-    monkeypatch.setattr(database, "LEASE_SECONDS", 1.0)
-    monkeypatch.setattr(database, "LONGEST_GAP_SECONDS", 0.5)
+    monkeypatch.setattr(keeping, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(keeping, "LONGEST_GAP_SECONDS", 0.5)
     observer, owner = [open_store(address, settings=Settings(pgbouncer=True)) for _ in range(2)]
     await observer.open()
     await owner.open()

@@ -9,7 +9,7 @@ from asyncjobs.model.job import JobStatus
 from asyncjobs.store import Bookmark, JobFilter, note_statements, statements
 from asyncjobs.store.postgresql import PostgresqlDatabase
 from asyncjobs.store.postgresql import statements as postgresql
-from asyncjobs.store.postgresql.database import SESSION
+from asyncjobs.store.postgresql.sessions import SESSION
 from asyncjobs.store.rows import attempt_row, bookmark_row, fence_of, fenced_row, micros, output_row, progress_row
 from builders import FAILED, NOON, make_attempt, make_chunk, make_id, make_progress, make_running, opened
 
