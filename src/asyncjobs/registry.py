@@ -96,8 +96,8 @@ def _named(dotted: str) -> Definition:
         raise DefinitionError(f"{dotted!r} is no dotted name of a function: write 'package.module.function'")
     try:
         module = import_module(module_name)
-    except ImportError as error:
-        raise DefinitionError(f"the module of {dotted!r} can't be imported: {error}") from error
+    except Exception as error:  # whatever its code raises
+        raise DefinitionError(f"the module of {dotted!r} can't be imported: {type(error).__name__}: {error}") from error
     found = getattr(module, attribute, None)
     if found is None:
         raise DefinitionError(f"{module_name} has no {attribute!r}")

@@ -142,3 +142,35 @@ async def test_a_script_runs_its_own_jobs_in_processes_of_every_kind(tmp_path: P
     code, out, err = await run("script.py", cwd=tmp_path)
 
     assert (code, out, err) == (0, "Point(x=2, y=1)\n", "")
+
+
+async def test_where_the_loop_forks_to_start_processes_the_templates_are_started_early(tmp_path: Path) -> None:
+    """uvloop's way to start a process copies the page tables of the application."""
+    (tmp_path / "hosts.py").write_text(
+        textwrap.dedent(
+            """
+            import asyncio, os
+            import uvloop
+            from asyncjobs import JobEngine, job
+            from asyncjobs.execution.inside import tree
+
+            @job
+            def double(number: int) -> int:
+                return 2 * number
+
+            async def main():
+                async with JobEngine("sqlite:///jobs.db", jobs=[double]) as engine:
+                    while not tree.descendants(os.getpid()):
+                        await asyncio.sleep(0.005)
+                    print("a template, and no job yet:", len((await engine.list()).jobs))
+                    print(await (await engine.submit(double, 21)).result(timeout=30))
+
+            if __name__ == "__main__":
+                uvloop.run(main())
+            """
+        )
+    )
+
+    code, printed, said = await run("hosts.py", cwd=tmp_path)
+
+    assert (code, printed) == (0, "a template, and no job yet: 0\n42\n"), said

@@ -67,6 +67,8 @@ def names(name: Any) -> tuple[str, ...] | None:
     given = (name,) if isinstance(name, str) else name
     if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
         raise InvalidOptions(f"name takes one or several job names, not {name!r}")
+    if not all(each.isprintable() for each in given):  # as all names of jobs are
+        raise InvalidOptions(f"no job has a name with characters that can't be printed: {name!r}")
     return tuple(given)
 
 

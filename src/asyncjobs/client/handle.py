@@ -28,7 +28,7 @@ class JobHandle(Generic[R]):
         self._definition = definition
 
     def __repr__(self) -> str:
-        return f"<JobHandle {self.name} {self.id}>"
+        return f"<JobHandle {self.name} {self.id}>" if self.name else f"<JobHandle {self.id}>"
 
     async def result(self, timeout: float | None = None) -> R:
         """Wait for the end and return what the function returned, by its return annotation.

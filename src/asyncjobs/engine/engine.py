@@ -15,7 +15,6 @@ import sys
 from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -27,13 +26,11 @@ from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
 from asyncjobs.engine.liveness import CUT_OFF_GRACE, Liveness, this_process
 from asyncjobs.engine.notes import NoteWriter
+from asyncjobs.engine.runners import Runners, environments_of
 from asyncjobs.engine.slots import Slots
 from asyncjobs.engine.worker import Surroundings, Worker
 from asyncjobs.errors import DefinitionError, EngineError, InvalidOptions, NestedEngine, StoreError, UnknownJobName
-from asyncjobs.execution import NotStarted, Runner
-from asyncjobs.execution.environments import BuildFinished, BuildStarted, Environments, Wanted, default_folder
-from asyncjobs.execution.inline import InlineRunner
-from asyncjobs.execution.runner import ProcessRunner
+from asyncjobs.execution import NotStarted
 from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.options import MOST_WORKERS, checked_int
 from asyncjobs.settings import Settings
@@ -42,9 +39,6 @@ from asyncjobs.supervision import supervise
 from asyncjobs.telemetry import (
     EngineStarted,
     EngineStopped,
-    EnvironmentBuilding,
-    EnvironmentBuilt,
-    ForkUnsafe,
     TaskCrashed,
 )
 from asyncjobs.threads import in_thread
@@ -92,7 +86,6 @@ class JobEngine(JobClient):
         self._me: EngineRecord | None = None
         self._workers: dict[str, Worker] = {}
         self._liveness: Liveness | None = None
-        self._environments: Environments | None = None
         self._stopping = False
         self._hurried = asyncio.Event()
 
@@ -167,7 +160,7 @@ class JobEngine(JobClient):
         engine_id = new_id()
         names = [each.name for each in definitions]
         me = await in_thread(this_process, engine_id, names, asyncjobs.__version__, name="asyncjobs identity")
-        runners = self._new_runners(engine_id, definitions)
+        runners = Runners(engine_id, definitions, settings=self.settings, emit=self._emit)
         self._me = me
         self._liveness = Liveness(
             store=self._store,
@@ -195,14 +188,13 @@ class JobEngine(JobClient):
             slots=Slots(self.settings.max_processes),
             claim_failed=self._liveness.doubt,
         )
-        self._workers = {
-            each.name: Worker(each, runners[each.isolation or self.settings.isolation], around) for each in definitions
-        }
+        self._workers = {each.name: Worker(each, runners.of(each), around) for each in definitions}
         try:
             await self._store.register(me)
             await self._rescue_first(self._liveness)
             async with asyncio.TaskGroup() as group:
                 beside = [*self._start_liveness(group, self._liveness), self._start_notes(group, notes)]
+                beside.append(group.create_task(runners.start_early(), name="asyncjobs early start"))
                 workers = [self._start_worker(group, worker) for worker in self._workers.values()]
                 self._emit(EngineStarted(me.id, me.names))
                 if not opened.done():
@@ -212,11 +204,7 @@ class JobEngine(JobClient):
                 for each in beside:
                     each.cancel()
         finally:
-            for runner in runners.values():
-                await runner.close()
-            if self._environments is not None:
-                await self._environments.close()
-                self._environments = None
+            await runners.close()
             await self._leave(me)
             self._stopping = False
             self._emit(EngineStopped(me.id))
@@ -280,32 +268,6 @@ class JobEngine(JobClient):
     def _hurry(self) -> None:
         self._hurried.set()
 
-    def _new_runners(self, engine_id: str, definitions: list[JobDefinition[..., Any]]) -> dict[str, Runner]:
-        runners: dict[str, Runner] = {"inline": InlineRunner(settings=self.settings)}
-        if any(Wanted.of(each) is not None for each in definitions):
-            self._environments = self._new_environments()
-        for isolation in ("fork", "spawn", "reuse"):
-            runners[isolation] = ProcessRunner(
-                isolation,
-                engine_id=engine_id,
-                settings=self.settings,
-                environments=self._environments,
-                warn=lambda module, problem: self._emit(ForkUnsafe(module, problem)),
-            )
-        return runners
-
-    def _new_environments(self) -> Environments:
-        chosen = self.settings.environments
-        return Environments(folder=default_folder() if chosen is None else Path(chosen), notify=self._tell_of_build)
-
-    def _tell_of_build(self, build: BuildStarted | BuildFinished) -> None:
-        wanted = build.wanted
-        if isinstance(build, BuildStarted):
-            self._emit(EnvironmentBuilding(wanted.python_version, wanted.requirements, str(build.log_path)))
-        else:
-            folder = str(build.environment.folder)
-            self._emit(EnvironmentBuilt(wanted.requirements, folder, build.took.total_seconds()))
-
     def resize(self, name: str, max_workers: int) -> None:
         """Run so many jobs of a name at once from now on; what runs beyond that goes on to its end.
 
@@ -348,8 +310,7 @@ class JobEngine(JobClient):
             EnvironmentFailed: their folder can't be read or written.
         """
         since = age("unused_for", unused_for)
-        environments = self._environments or self._new_environments()
-        return len(await environments.prune(unused_for=since))
+        return len(await environments_of(self.settings, self._emit).prune(unused_for=since))
 
     def _worker(self, name: str) -> Worker:
         if name not in self._workers:
