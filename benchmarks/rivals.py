@@ -395,6 +395,23 @@ def table(rounds: dict[str, list[dict[str, float]]], versions: dict[str, str]) -
     return "\n".join(f"| {line} |" for line in lines)
 
 
+def ratios(rounds: dict[str, list[dict[str, float]]]) -> str:
+    """Return how many times the others' rates, and what part of their times, asyncjobs has, by isolation."""
+    medians = {
+        name: {column: statistics.median(each[column] for each in figures) for column in COLUMNS}
+        for name, figures in rounds.items()
+    }
+    ours = [name for name in medians if name.startswith("asyncjobs")]
+    titles = ["asyncjobs to", *COLUMNS]
+    lines = [" | ".join(titles), " | ".join("---" for _ in titles)]
+    for name in medians:
+        if name not in ours:
+            cells = (" / ".join(f"{medians[own][each] / medians[name][each]:.2f}" for own in ours) for each in COLUMNS)
+            lines.append(" | ".join([name, *cells]))
+    order = ", ".join(name.removeprefix("asyncjobs ") for name in ours)
+    return f"In each cell: {order}.\n\n" + "\n".join(f"| {line} |" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
@@ -418,6 +435,8 @@ def main() -> None:
                 databases.drop(url)
     print(f"{given.jobs:,} jobs, {SLOTS} at once, medians of {given.rounds} rounds, Python {sys.version.split()[0]}\n")
     print(table(rounds, versions))
+    if any(name.startswith("asyncjobs") for name in rounds) and len(rounds) > 1:
+        print(f"\n{ratios(rounds)}")
 
 
 if __name__ == "__main__":
