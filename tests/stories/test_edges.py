@@ -91,6 +91,7 @@ async def test_a_deleted_job_is_not_found_any_more(engine: JobEngine) -> None:
 
 
 async def test_a_stop_does_not_wait_for_a_thread_and_its_job_ends_once(url: str) -> None:
+    released.clear()
     ends: list[Event] = []
     engine = JobEngine(url, jobs=[hold_a_thread], settings=Settings(stop_grace=60))
     engine.subscribe(lambda event: ends.append(event) if isinstance(event, JobFinished) else None)
@@ -104,13 +105,15 @@ async def test_a_stop_does_not_wait_for_a_thread_and_its_job_ends_once(url: str)
 
 async def test_a_slot_that_is_held_by_what_can_not_be_ended_is_told_and_counted(start: Start) -> None:
     """F24, with a thread: an unkillable process is handled alike."""
+    another_released.clear()
     engine = await start(jobs=[hold_another_thread, story_jobs.add_inline])
     held: asyncio.Queue[Event] = asyncio.Queue()
     engine.subscribe(lambda event: held.put_nowait(event) if isinstance(event, SlotHeld) else None)
     handle = await engine.submit(hold_another_thread)
 
     record = await handle.wait(timeout=30)
-    told = await held.get()
+    async with asyncio.timeout(30):
+        told = await held.get()
 
     assert (record.status, told.job.id) == (JobStatus.TIMEOUT, handle.id)  # type: ignore[union-attr]
     assert engine.health.stuck == 1
