@@ -20,6 +20,7 @@ from asyncjobs.store.rows import (
     progress_row,
 )
 from asyncjobs.store.sqlite import statements as sqlite_statements
+from asyncjobs.store.sqlite.connection import plain
 from asyncjobs.store.turns import Step
 from builders import (
     FAILED,
@@ -64,7 +65,8 @@ def plan(connection):
     """Return the lines of SQLite's plan for a step."""
 
     def explain(step):
-        rows = connection.execute(f"EXPLAIN QUERY PLAN {step.sql}", step.parameters[0])
+        sql, spread = plain(step.sql)
+        rows = connection.execute(f"EXPLAIN QUERY PLAN {sql}", spread(step.parameters[0]))
         return [row[3].replace("COVERING INDEX", "INDEX") for row in rows]
 
     return explain

@@ -46,8 +46,8 @@ class Database(Protocol):
         """Run reading steps, beside whatever is being written; return the answer of each."""
         ...
 
-    def written(self, sql: str) -> str:
-        """Return a shared statement as this database takes it."""
+    def written(self, step: Step) -> Step:
+        """Return a step as this database's driver takes it."""
         ...
 
     def told_at_commit(self, change: Change) -> Sequence[Step]:

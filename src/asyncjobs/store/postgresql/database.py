@@ -131,9 +131,9 @@ class PostgresqlDatabase:
 
     # --- what others do, and who they are -------------------------------------------------------
 
-    def written(self, sql: str) -> str:
-        """Return a shared statement as this database takes it."""
-        return statements.qualified(sql, self.schema)
+    def written(self, step: Step) -> Step:
+        """Return a step as asyncpg takes it."""
+        return step._replace(sql=statements.qualified(step.sql, self.schema))
 
     def told_at_commit(self, change: Change) -> Sequence[Step]:
         """Return a NOTIFY, which the server sends at the commit."""

@@ -7,8 +7,11 @@ whose `execute` runs all of a `Turn` between BEGIN IMMEDIATE and COMMIT.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from asyncjobs.store.sqlite.statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
@@ -16,6 +19,26 @@ from asyncjobs.store.statements import INSERT_JOB
 from asyncjobs.store.turns import End, Row, Step, Take, Turn
 
 BEGIN = "BEGIN IMMEDIATE"
+
+
+Spread = Callable[[Row], Row]
+
+
+@lru_cache(maxsize=1000)
+def plain(sql: str) -> tuple[str, Spread]:
+    """Return a statement with a plain `?` for each numbered one, and what spreads its parameters over them.
+
+    sqlite3 warns of numbered ones in Python 3.12 and refuses them in 3.14; named ones cost three times as much.
+    """
+    places = [int(number) - 1 for number in re.findall(r"\?(\d+)", sql)]
+    if places == list(range(len(places))):
+        return re.sub(r"\?\d+", "?", sql), _as_it_is
+    spread = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
+    return re.sub(r"\?\d+", "?", sql), spread
+
+
+def _as_it_is(row: Row) -> Row:
+    return row
 
 
 class Steps(tuple[Step, ...]):
@@ -56,11 +79,16 @@ class TurnConnection(sqlite3.Connection):
         return _Answers(answers)
 
 
+_INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
+_INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
+_FINISH, _spread_end = plain(FINISH.sql)
+
+
 def _run_turn(cursor: sqlite3.Cursor, turn: Turn) -> list[Any]:
     brought: list[Any] = _end([part.wanted for part in turn.ends], cursor)
     brought += [_run_steps(cursor, part.wanted) for part in turn.steps]
     if turn.inserts:
-        cursor.executemany(INSERT_JOB.sql, [row for part in turn.inserts for row in part.wanted])
+        cursor.executemany(_INSERT, [row for part in turn.inserts for row in part.wanted])
         brought += [None] * len(turn.inserts)
     brought += [_take(cursor, part.wanted) for part in turn.takes]
     return brought
@@ -70,20 +98,20 @@ def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
     """End attempts, all at once where each fence holds, which is nearly always; else one by one."""
     if len(ends) < 2:
         return [_end_one(cursor, end) for end in ends]
-    cursor.executemany(FINISH.sql, [end.fenced for end in ends])
+    cursor.executemany(_FINISH, [_spread_end(end.fenced) for end in ends])
     if cursor.rowcount != len(ends):
         # Nothing else was done in this transaction yet: ends come first.
         cursor.execute("ROLLBACK")
         cursor.execute(BEGIN)
         return [_end_one(cursor, end) for end in ends]
-    cursor.executemany(INSERT_ATTEMPT.sql, [end.attempt for end in ends])
+    cursor.executemany(_INSERT_ATTEMPT, [end.attempt for end in ends])
     return [_status_written(cursor, end) for end in ends]
 
 
 def _end_one(cursor: sqlite3.Cursor, end: End) -> str | None:
-    if not cursor.execute(FINISH.sql, end.fenced).rowcount:
+    if not cursor.execute(_FINISH, _spread_end(end.fenced)).rowcount:
         return None
-    cursor.execute(INSERT_ATTEMPT.sql, end.attempt)
+    cursor.execute(_INSERT_ATTEMPT, end.attempt)
     return _status_written(cursor, end)
 
 
@@ -95,20 +123,25 @@ def _status_written(cursor: sqlite3.Cursor, end: End) -> str:
     if end.status != "PENDING":
         return end.status
     job_id, attempt = end.attempt[:2]
-    [(status,)] = cursor.execute(STATUS_NOW.sql, (job_id, attempt)).fetchall()
+    [(status,)] = _run(cursor, STATUS_NOW.sql, (job_id, attempt)).fetchall()
     return status  # type: ignore[no-any-return]
 
 
 def _take(cursor: sqlite3.Cursor, take: Take) -> tuple[list[Row], int | None]:
     name, limit, engine_id, now, max_running = take
     if max_running is not None:  # exact: nobody else writes meanwhile
-        [(running,)] = cursor.execute(RUNNING_OF.sql, (name,)).fetchall()
+        [(running,)] = _run(cursor, RUNNING_OF.sql, (name,)).fetchall()
         if max_running - running < limit:
             limit = max(0, max_running - running)
-            return cursor.execute(CLAIM.sql, (name, limit, engine_id, now)).fetchall(), None
-    rows = cursor.execute(CLAIM.sql, (name, limit, engine_id, now)).fetchall()
-    [(next_run_at,)] = cursor.execute(NEXT_RUN_AT.sql, (name,)).fetchall()
+            return _run(cursor, CLAIM.sql, (name, limit, engine_id, now)).fetchall(), None
+    rows = _run(cursor, CLAIM.sql, (name, limit, engine_id, now)).fetchall()
+    [(next_run_at,)] = _run(cursor, NEXT_RUN_AT.sql, (name,)).fetchall()
     return rows, next_run_at
+
+
+def _run(cursor: sqlite3.Cursor, sql: str, row: Row) -> sqlite3.Cursor:
+    text, spread = plain(sql)
+    return cursor.execute(text, spread(row))
 
 
 def _run_steps(cursor: sqlite3.Cursor, steps: Sequence[Step]) -> list[Any]:
@@ -116,11 +149,12 @@ def _run_steps(cursor: sqlite3.Cursor, steps: Sequence[Step]) -> list[Any]:
 
 
 def _run_step(cursor: sqlite3.Cursor, step: Step) -> list[Any]:
+    sql, spread = plain(step.sql)
     if not step.returns:
-        return [cursor.executemany(step.sql, step.parameters).rowcount]
+        return [cursor.executemany(sql, map(spread, step.parameters)).rowcount]
     rows: list[Any] = []
     for each in step.parameters:
-        rows += cursor.execute(step.sql, each).fetchall()
+        rows += cursor.execute(sql, spread(each)).fetchall()
     return rows
 
 

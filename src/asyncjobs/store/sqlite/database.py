@@ -19,7 +19,7 @@ from asyncjobs.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError
 from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import ANYTHING, Change, Sighting
 from asyncjobs.store.migrations import migrations
-from asyncjobs.store.sqlite.connection import BEGIN, Steps, TurnConnection
+from asyncjobs.store.sqlite.connection import BEGIN, Steps, TurnConnection, plain
 from asyncjobs.store.sqlite.locks import EngineLocks
 from asyncjobs.store.turns import Step, Turn
 from asyncjobs.threads import in_thread
@@ -115,9 +115,10 @@ class SqliteDatabase:
         except Exception as error:
             raise self.translated(error) from error
 
-    def written(self, sql: str) -> str:
-        """Return a shared statement as it is: they are written for SQLite."""
-        return sql
+    def written(self, step: Step) -> Step:
+        """Return a step as sqlite3 takes it."""
+        sql, spread = plain(step.sql)
+        return Step(sql, list(map(spread, step.parameters)), step.returns)
 
     def told_at_commit(self, change: Change) -> Sequence[Step]:
         """Return nothing: others see by the file that something was written."""
