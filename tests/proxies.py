@@ -60,6 +60,7 @@ class Proxy:
         self.refuses = False
         self.cuts = 0
         self._cut_at: Callable[[bytes, bytes], bool] | None = None
+        self._swallow_at: Callable[[bytes], bool] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._news = asyncio.Condition()
         self._listening: asyncio.Server | None = None
@@ -89,6 +90,10 @@ class Proxy:
         for link in swallowed:
             link.swallowed = True
         return swallowed
+
+    def swallow_once_said(self, *words: bytes) -> None:
+        """From the moment when a client says all this, pass nothing of its connection on: half-open."""
+        self._swallow_at = lambda request: all(word in request for word in words)
 
     async def hears(self, *words: bytes, times: int = 1) -> None:
         """Wait until so many connections, open or not any more, have said this."""
@@ -142,6 +147,9 @@ class Proxy:
             link.requests += data
             if self._cut_at is not None and self._cut_at(data, b""):
                 self._doom(link)
+            if self._swallow_at is not None and self._swallow_at(data):
+                self._swallow_at = None
+                link.swallowed = True
             async with self._news:
                 self._news.notify_all()
             if not link.swallowed:

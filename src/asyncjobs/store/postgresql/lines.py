@@ -13,13 +13,17 @@ import asyncio
 import os
 import socket
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.engine import URL
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from asyncjobs.errors import StoreAnswerLost, StoreError, StoreUnavailable, StoreUnreachable
 from asyncjobs.store.turns import Repeatable
@@ -28,6 +32,7 @@ T = TypeVar("T")
 Driver = Any  # asyncpg.Connection; asyncpg is not typed
 OPEN_SECONDS = 5.0
 CALL_SECONDS = 60.0
+CLOSE_SECONDS = 1.0
 # The kernel ends a connection whose other side has been silent for so long (`man 7 tcp`).
 _IDLE_SECONDS, _BETWEEN_SECONDS, _PROBES, _UNACKNOWLEDGED_MILLISECONDS = 5, 5, 3, 15_000
 
@@ -68,11 +73,15 @@ class Source:
         url = self._address if isinstance(self._address, URL) else self._address.url
         return url.render_as_string(hide_password=True)
 
-    async def connect(self) -> AsyncConnection:
-        """Open a connection."""
+    async def connect(self, *, until: float) -> AsyncConnection:
+        """Open a connection before `until`, by the loop's clock."""
         if self._engine is None:
             self._engine = self._new_engine()
-        return await self._engine.connect()
+            event.listen(self._engine.sync_engine.pool, "connect", _note_opening, insert=True)
+        async with asyncio.timeout_at(until):
+            with _terminated_at(until) as opening:
+                _opening.set(opening)
+                return await self._engine.connect()
 
     def _new_engine(self) -> AsyncEngine:
         if isinstance(self._address, URL):
@@ -135,7 +144,7 @@ class Line:
     async def _run(self, work: Callable[[Driver], Awaitable[T]], *, until: float) -> T:
         driver = self.driver or await self._opened(until=until)
         try:
-            async with asyncio.timeout_at(until):
+            with _terminated_at(until, driver):
                 return await work(driver)
         except _AGAIN as error:
             raise Repeatable(f"{self._source}: {error}") from error
@@ -158,12 +167,13 @@ class Line:
 
     async def _opened(self, *, until: float) -> Driver:
         await self.drop()
+        until = min(until, asyncio.get_running_loop().time() + OPEN_SECONDS)
         try:
-            async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + OPEN_SECONDS)):
-                self._held = await self._source.connect()
-                self._driver = (await self._held.get_raw_connection()).driver_connection
-                _watch_over(self._driver)
-                if self._prepare is not None:
+            self._held = await self._source.connect(until=until)
+            self._driver = (await self._held.get_raw_connection()).driver_connection
+            _watch_over(self._driver)
+            if self._prepare is not None:
+                with _terminated_at(until, self._driver):
                     await self._prepare(self._driver)
         except BaseException as error:
             await self.drop()
@@ -190,10 +200,39 @@ class Line:
         driver = self.driver
         if driver is not None:
             try:
-                await driver.close(timeout=1.0)
+                with _terminated_at(asyncio.get_running_loop().time() + CLOSE_SECONDS, driver):
+                    await driver.close()
             except (*_BROKEN, asyncpg.PostgresError):
                 pass  # it is broken: nobody is there to say goodbye to
         await self.drop()
+
+
+@contextmanager
+def _terminated_at(until: float, *drivers: Driver) -> Generator[list[Driver]]:
+    """Terminate connections whose work is not done by then; others may be added to the list meanwhile.
+
+    To cancel the work is not enough: asyncpg then waits for the server to confirm that it has stopped, and a
+    transaction for its rollback, for ever where nobody answers.
+    """
+    terminated = list(drivers)
+
+    def terminate() -> None:
+        for driver in terminated:
+            driver.terminate()
+
+    timer = asyncio.get_running_loop().call_at(until, terminate)
+    try:
+        yield terminated
+    finally:
+        timer.cancel()
+
+
+_opening: ContextVar[list[Driver]] = ContextVar("asyncjobs_opening")
+
+
+def _note_opening(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    """Note a connection before it is asked anything: SQLAlchemy asks the first for the server's version."""
+    _opening.get().append(connection.driver_connection)
 
 
 def refusal(error: asyncpg.PostgresError, where: str) -> StoreError:
