@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     Convert = Callable[[Any], Any]
     Converters = tuple[Convert, Convert]  # Python object to JSON value, and back
+    Read = Callable[[str], Any]
+    Write = Callable[[Any], str]
 
 __all__ = [
     "CodecError",
@@ -61,10 +63,12 @@ class CodecError(ValueError):
         return self.problem if self.parameter is None else f"parameter {self.parameter!r}: {self.problem}"
 
 
-def encode_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit: int) -> str:
+def encode_call(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], *, limit: int, write: Write = dumps
+) -> str:
     """Return the JSON object of the arguments of `function(*args, **kwargs)`, defaults not filled in.
 
-    `limit` is in bytes.
+    `limit` is in bytes. What writes, or reads, does what `dumps` and `loads` do.
 
     Raises:
         CodecError: The arguments don't fit the signature or the annotations, or are too long.
@@ -73,10 +77,10 @@ def encode_call(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Map
     if not (args or kwargs or plan.required):
         return "{}"
     given = _converted(plan.bind(args, kwargs), plan.encoders)
-    return _written(given, limit, "the parameters", "max_params_bytes")
+    return _written(given, limit, "the parameters", "max_params_bytes", write)
 
 
-def encode_params(function: Callable[..., Any], params: Mapping[str, Any], *, limit: int) -> str:
+def encode_params(function: Callable[..., Any], params: Mapping[str, Any], *, limit: int, write: Write = dumps) -> str:
     """Return what `encode_call` would, for values that are Python objects or already their JSON form.
 
     A JSON form is written anew from the object it stands for, so both ways give the same text.
@@ -87,7 +91,7 @@ def encode_params(function: Callable[..., Any], params: Mapping[str, Any], *, li
     plan = _plans.get(function) or _new_plan(function)
     either = {name: _either(encode, plan.decoders[name]) for name, encode in plan.encoders.items()}
     given = _converted(plan.bind((), params), either)
-    return _written(given, limit, "the parameters", "max_params_bytes")
+    return _written(given, limit, "the parameters", "max_params_bytes", write)
 
 
 def plan_ahead(function: Callable[..., Any]) -> None:
@@ -100,21 +104,21 @@ def plan_ahead(function: Callable[..., Any]) -> None:
     plan.result(function)
 
 
-def decode_params(function: Callable[..., Any], text: str) -> dict[str, Any]:
+def decode_params(function: Callable[..., Any], text: str, *, read: Read = loads) -> dict[str, Any]:
     """Return the keyword arguments in `text`, converted by annotation.
 
     Raises:
         CodecError: They don't fit the function (any more), or `text` is no JSON object.
     """
     plan = _plans.get(function) or _new_plan(function)
-    given = _read(text, "the parameters")
+    given = _read(text, "the parameters", read)
     if type(given) is not dict:
         raise CodecError(f"the parameters are no JSON object but {shortened(given)}")
     plan.check_names(given)
     return _converted(given, plan.decoders)
 
 
-def encode_result(function: Callable[..., Any], value: object, *, limit: int) -> str:
+def encode_result(function: Callable[..., Any], value: object, *, limit: int, write: Write = dumps) -> str:
     """Return the JSON text of what `function` returned, by its return annotation.
 
     `limit` is in bytes.
@@ -129,17 +133,17 @@ def encode_result(function: Callable[..., Any], value: object, *, limit: int) ->
         raise CodecError(f"result: {misfit.sentence()}") from None
     except RecursionError:
         raise CodecError(f"result: {TOO_DEEP}") from None
-    return _written(form, limit, "the result", "max_result_bytes")
+    return _written(form, limit, "the result", "max_result_bytes", write)
 
 
-def decode_result(function: Callable[..., Any], text: str) -> Any:
+def decode_result(function: Callable[..., Any], text: str, *, read: Read = loads) -> Any:
     """Return the result in `text`, converted by the return annotation of `function`.
 
     Raises:
         CodecError: It doesn't fit the annotation (any more), or `text` is no JSON.
     """
     plan = _plans.get(function) or _new_plan(function)
-    value = _read(text, "the result")
+    value = _read(text, "the result", read)
     try:
         return plan.result(function)[1](value)
     except Misfit as misfit:
@@ -299,16 +303,16 @@ def _either(encode: Convert, decode: Convert) -> Convert:
     return encode_either
 
 
-def _read(text: str, what: str) -> Any:
+def _read(text: str, what: str, read: Read) -> Any:
     try:
-        return loads(text)
+        return read(text)
     except (ValueError, RecursionError) as error:
         raise CodecError(f"{what} can't be read as JSON: {error}") from error
 
 
-def _written(form: object, limit: int, what: str, setting: str) -> str:
+def _written(form: object, limit: int, what: str, setting: str, write: Write) -> str:
     try:
-        text = dumps(form)
+        text = write(form)
     except (ValueError, RecursionError) as error:  # this process has lowered a limit of the interpreter
         raise CodecError(f"{what} can't be written as JSON: {error}") from error
     if len(text) > limit:  # the text is ASCII

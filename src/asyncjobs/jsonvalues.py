@@ -66,6 +66,19 @@ def loads(text: str) -> Any:
     return json.loads(text)
 
 
+def scan(text: str, at: int) -> tuple[Any, int]:
+    """Return the value that begins at a place of a text, and where it ends.
+
+    Raises:
+        StopIteration, ValueError: there is none, or not all of it.
+    """
+    if _scan is not None:
+        return _scan(text, at)  # type: ignore[no-any-return]
+    import json
+
+    return json.JSONDecoder().scan_once(text, at)  # type: ignore[attr-defined, no-any-return]
+
+
 def as_json(value: object, depth: int = 0) -> Any:
     """Return `value`, which must be JSON already, with its tuples as lists."""
     kind = type(value)

@@ -88,7 +88,7 @@ class JobClient(Life):
             UnknownJobName: an engine was not given this definition with `jobs=[...]`.
             StoreUnavailable: nothing was stored, as far as can be known.
         """
-        submission = self.prepared(definition, args, kwargs)
+        submission = await self.prepared(definition, args, kwargs)
         [job] = await self._insert([submission])
         return JobHandle(self, job, definition)
 
@@ -99,7 +99,7 @@ class JobClient(Life):
             UnknownJobName: no such name is registered here.
             InvalidParams, InvalidOptions, JobNotAllowed, StoreUnavailable: see `submit`.
         """
-        definition, submission = self.prepared_by_name(name, params, options)
+        definition, submission = await self.prepared_by_name(name, params, options)
         [job] = await self._insert([submission])
         return JobHandle(self, job, definition)
 
@@ -129,12 +129,12 @@ class JobClient(Life):
         for at, call in enumerate(calls):
             if not isinstance(call, Call):
                 raise InvalidOptions(f"submit_many takes calls made by definition.bind(...), not {call!r}")
-            submissions.append(self.prepared(call.definition, call.args, call.kwargs))
+            submissions.append(await self.prepared(call.definition, call.args, call.kwargs))
             if at % 256 == 255:
                 await asyncio.sleep(0)  # a million calls must not stop the loop
         return submissions
 
-    def prepared_by_name(self, name: str, params: Any, options: dict[str, Any]) -> tuple[Definition, Submission]:
+    async def prepared_by_name(self, name: str, params: Any, options: dict[str, Any]) -> tuple[Definition, Submission]:
         """Check a submission by name, and return its definition and what would be stored."""
         definition = self._registry.get(name)
         if not isinstance(params, dict):
@@ -145,16 +145,16 @@ class JobClient(Life):
             except TypeError as error:
                 raise InvalidOptions(f"submit_named: {error}") from None
         self._check_allowed(name)
-        text = encoded_params(definition, params, limit=self.settings.max_params_bytes)
+        text = await encoded_params(definition, params, limit=self.settings.max_params_bytes)
         return definition, submission_of(definition, text, settings=self.settings)
 
-    def prepared(self, definition: Any, args: Any, kwargs: Any) -> Submission:
+    async def prepared(self, definition: Any, args: Any, kwargs: Any) -> Submission:
         """Check a submission, and return what would be stored."""
         if not isinstance(definition, JobDefinition):
             raise InvalidOptions(f"submit takes a function decorated with @job, not {definition!r}")
         self._check_registered(definition)
         self._check_allowed(definition.name)
-        text = encoded_call(definition, args, kwargs, limit=self.settings.max_params_bytes)
+        text = await encoded_call(definition, args, kwargs, limit=self.settings.max_params_bytes)
         return submission_of(definition, text, settings=self.settings)
 
     def _check_registered(self, definition: JobDefinition[..., Any]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from asyncjobs import codec
+from asyncjobs import codec, large
 from asyncjobs.errors import AsyncJobsError, JobCanceled, JobFailed, JobTimedOut
 from asyncjobs.model.job import Job, JobError, JobStatus, LogChunk, Progress
 
@@ -47,7 +48,7 @@ class JobHandle(Generic[R]):
         """
         submitted_here = self._definition is not None
         job = await self._client.end_of(self.id, timeout=timeout, submitted_here=submitted_here)
-        return cast(R, _value(job, self._definition or self._client.definition(job.name)))
+        return cast(R, await _value(job, self._definition or self._client.definition(job.name)))
 
     async def wait(self, timeout: float | None = None) -> Job:
         """Wait for the end, whatever it is, and return the final record.
@@ -83,13 +84,14 @@ class JobHandle(Generic[R]):
         return await self._client.cancel(self.id)
 
 
-def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
+async def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
     match job.status:
         case JobStatus.SUCCEEDED:
-            if definition is None or job.result_json is None:
-                return job.result
+            text = job.result_json or "null"
+            if definition is None:
+                return await large.read(_plain, text)
             try:
-                return codec.decode_result(definition.function, job.result_json)
+                return await large.read(partial(codec.decode_result, definition.function), text)
             except codec.CodecError as error:
                 raise AsyncJobsError(
                     f"the result of job {job.name!r} ({job.id}) does not fit the function's return "
@@ -102,3 +104,7 @@ def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
         case _:
             why = job.error or JobError(kind="crash", message="it ended without an error's record")
             raise JobFailed(job.id, job.name, why)
+
+
+def _plain(text: str, *, read: Callable[[str], Any]) -> Any:
+    return read(text)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
-from asyncjobs import codec
+from asyncjobs import codec, large
 from asyncjobs.definition import JobDefinition
 from asyncjobs.errors import InvalidOptions, InvalidParams
 from asyncjobs.model.job import Job
@@ -28,22 +30,24 @@ def new_id() -> str:
     return str(uuid7())
 
 
-def encoded_call(definition: JobDefinition[..., Any], args: Any, kwargs: Any, *, limit: int) -> str:
-    """Return the arguments as JSON text.
+async def encoded_call(definition: JobDefinition[..., Any], args: Any, kwargs: Any, *, limit: int) -> str:
+    """Return the arguments as JSON text; many of them are written in a thread.
 
     Raises:
         InvalidParams: they don't fit the signature or its annotations, or are larger than `limit`.
     """
-    return _encoded(definition, lambda: codec.encode_call(definition.function, args, kwargs, limit=limit))
+    with _refusing(definition):
+        return await large.write(partial(codec.encode_call, definition.function, limit=limit), args, kwargs)
 
 
-def encoded_params(definition: JobDefinition[..., Any], params: dict[str, Any], *, limit: int) -> str:
-    """Return named parameters, given as JSON values or as Python ones, as JSON text.
+async def encoded_params(definition: JobDefinition[..., Any], params: dict[str, Any], *, limit: int) -> str:
+    """Return named parameters, given as JSON values or as Python ones, as JSON text; many, in a thread.
 
     Raises:
         InvalidParams: as `encoded_call`.
     """
-    return _encoded(definition, lambda: codec.encode_params(definition.function, params, limit=limit))
+    with _refusing(definition):
+        return await large.write(partial(codec.encode_params, definition.function, limit=limit), params)
 
 
 def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
@@ -80,9 +84,10 @@ def _in_utc(moment: datetime) -> datetime:
         raise InvalidOptions(f"run_at is beyond every calendar: {moment!r}") from None
 
 
-def _encoded(definition: JobDefinition[..., Any], encode: Callable[[], str]) -> str:
+@contextmanager
+def _refusing(definition: JobDefinition[..., Any]) -> Generator[None]:
     try:
-        return encode()
+        yield
     except codec.CodecError as error:
         raise InvalidParams(definition.name, error.parameter, error.problem) from None
 

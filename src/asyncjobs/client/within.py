@@ -39,12 +39,12 @@ class Within:
             StoreUnavailable: the database refuses it; the transaction is its owner's to roll back.
             InvalidParams, JobNotAllowed, UnknownJobName: as for `JobClient.submit`.
         """
-        [job] = await self._insert([self._client.prepared(definition, args, kwargs)])
+        [job] = await self._insert([await self._client.prepared(definition, args, kwargs)])
         return JobHandle(self._client, job, definition)
 
     async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:
         """Write a job by name in the transaction; errors as of `submit` and `JobClient.submit_named`."""
-        definition, submission = self._client.prepared_by_name(name, params, options)
+        definition, submission = await self._client.prepared_by_name(name, params, options)
         [job] = await self._insert([submission])
         return JobHandle(self._client, job, definition)
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from asyncjobs import codec
+from asyncjobs import codec, large
 from asyncjobs.context import JobContext, inline_context
 from asyncjobs.execution import Asked, Ended, Notes, NotStarted
 from asyncjobs.execution.inside import failure
@@ -73,11 +74,11 @@ class _Attempt:
     result_limit: int
     notes: Notes
 
-    def arguments(self) -> dict[str, Any]:
-        return codec.decode_params(self.definition.function, self.job.params_json)
+    def _decode(self, text: str, *, read: Callable[[str], Any]) -> dict[str, Any]:
+        return codec.decode_params(self.definition.function, text, read=read)
 
-    def succeeded(self, value: object) -> Outcome:
-        return Succeeded(codec.encode_result(self.definition.function, value, limit=self.result_limit))
+    def _encode(self, value: object, *, write: Callable[[Any], str]) -> str:
+        return codec.encode_result(self.definition.function, value, limit=self.result_limit, write=write)
 
     def failed(self, error: BaseException, stage: str) -> Outcome:
         if isinstance(error, codec.CodecError) and stage != "exception":
@@ -88,11 +89,11 @@ class _Attempt:
         """Run the coroutine, and return its outcome whatever it raises."""
         stage = "params"
         try:
-            arguments = self.arguments()
+            arguments = await large.read(self._decode, self.job.params_json)
             stage = "exception"
             value = await self.definition.function(**arguments)
             stage = "result"
-            return self.succeeded(value)
+            return Succeeded(await large.write(self._encode, value))
         except BaseException as error:  # SystemExit would stop the engine's loop
             return self.failed(error, stage)
 
@@ -100,13 +101,13 @@ class _Attempt:
         """Call the function, and return its outcome whatever it raises."""
         stage = "params"
         try:
-            arguments = self.arguments()
+            arguments = self._decode(self.job.params_json, read=large.reader(self.job.params_json))
             stage = "exception"
             value = self.definition.function(**arguments)
             if hasattr(value, "cr_await"):  # a plain wrapper around an `async def`
                 value = asyncio.run(value)
             stage = "result"
-            return self.succeeded(value)
+            return Succeeded(self._encode(value, write=large.writer(value)))
         except BaseException as error:  # the thread's outcome
             return self.failed(error, stage)
 
