@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_jsonvalues import JSON_VALUES, MALFORMED, outcome_of
 
 from asyncjobs import codec, large
 from asyncjobs.conversion.sameness import same
+from test_jsonvalues import JSON_VALUES, MALFORMED, outcome_of
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ WINDOW = 1 << 16
 _RUN = 1000
 _DEEPEST = 200
 _ATOMS = (str, int, float, bool, type(None), bytes)
+_SERIES = (tuple, list, set, frozenset)
 _SPACE = (" ", "\t", "\n", "\r")
 
 
@@ -99,6 +100,8 @@ def _left(value: Any, budget: int, depth: int = 0) -> int:
 
 
 def _parts(value: Any) -> Iterable[Any]:
+    if type(value) in _SERIES:
+        return value  # type: ignore[no-any-return]
     if isinstance(value, Mapping):
         return value.values()
     if isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes, bytearray, memoryview, range)):
