@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from postgres import PostgresServer, databases_for_tests
 
 TESTS = Path(__file__).parent
+
+hypothesis.settings.register_profile("here", deadline=None)  # a busy machine makes any example slow
+hypothesis.settings.load_profile("here")
 
 
 @pytest.fixture

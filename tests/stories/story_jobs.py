@@ -198,23 +198,31 @@ def now() -> datetime:
 
 
 @job(max_workers=4, isolation="inline")
-async def note_one(folder: Path, seconds: float = 0.05) -> None:
-    await note_running(folder, seconds)
+async def note_one(folder: Path, at_least: int = 1) -> None:
+    await note_running(folder, at_least)
 
 
 @job(max_workers=4, isolation="inline")
-async def note_other(folder: Path, seconds: float = 0.05) -> None:
-    await note_running(folder, seconds)
+async def note_other(folder: Path, at_least: int = 1) -> None:
+    await note_running(folder, at_least)
 
 
-async def note_running(folder: Path, seconds: float) -> None:
-    """Note how many of these run at this moment."""
+async def note_running(folder: Path, at_least: int) -> None:
+    """Note how many of these run at this moment; end once so many have run at once, and a moment later."""
     mark = folder / f"running-{current_job().id}"
     mark.touch()
     with (folder / "counts").open("a") as counts:
         counts.write(f"{len(list(folder.glob('running-*')))}\n")
-    await asyncio.sleep(seconds)
+    async with asyncio.timeout(20):
+        while most_at_once(folder) < at_least:
+            await asyncio.sleep(0.005)
+    await asyncio.sleep(0.02)
     mark.unlink()
+
+
+def most_at_once(folder: Path) -> int:
+    """Return how many of these have run at the same moment."""
+    return max(map(int, (folder / "counts").read_text().split()))
 
 
 @job

@@ -24,10 +24,6 @@ def children() -> set[int]:
     return {each.pid for each in tree.descendants(os.getpid()) if each.ppid == os.getpid()}
 
 
-def most_at_once(folder: Path) -> int:
-    return max(map(int, (folder / "counts").read_text().split()))
-
-
 @PROCESSES
 async def test_progress_details_and_logs_are_stored(start: Start, isolation: str) -> None:
     """D18."""
@@ -88,11 +84,11 @@ async def test_an_engine_runs_no_more_at_once_than_its_processes(start: Start, t
     """D17."""
     engine = await start(max_processes=3)
 
-    calls = [each.bind(tmp_path) for _ in range(10) for each in (story_jobs.note_one, story_jobs.note_other)]
+    calls = [each.bind(tmp_path, 3) for _ in range(10) for each in (story_jobs.note_one, story_jobs.note_other)]
     for handle in await engine.submit_many(calls):
         await handle.result(timeout=30)
 
-    assert most_at_once(tmp_path) == 3
+    assert story_jobs.most_at_once(tmp_path) == 3
 
 
 async def test_a_busy_name_does_not_keep_another_out_of_the_last_slot(start: Start, tmp_path: Path) -> None:
@@ -108,15 +104,15 @@ async def test_a_busy_name_does_not_keep_another_out_of_the_last_slot(start: Sta
 async def test_the_slots_of_a_name_are_changed_while_it_works(engine: JobEngine, tmp_path: Path) -> None:
     """D17."""
     engine.resize("note_one", 1)
-    for handle in await engine.submit_many([story_jobs.note_one.bind(tmp_path, 0.01) for _ in range(5)]):
+    for handle in await engine.submit_many([story_jobs.note_one.bind(tmp_path) for _ in range(5)]):
         await handle.result(timeout=30)
-    before = most_at_once(tmp_path)
+    before = story_jobs.most_at_once(tmp_path)
 
     engine.resize("note_one", 3)
-    for handle in await engine.submit_many([story_jobs.note_one.bind(tmp_path) for _ in range(9)]):
+    for handle in await engine.submit_many([story_jobs.note_one.bind(tmp_path, 3) for _ in range(9)]):
         await handle.result(timeout=30)
 
-    assert (before, most_at_once(tmp_path)) == (1, 3)
+    assert (before, story_jobs.most_at_once(tmp_path)) == (1, 3)
 
 
 async def test_slots_are_changed_to_a_number_of_a_known_name_only(engine: JobEngine) -> None:

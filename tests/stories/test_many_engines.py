@@ -38,7 +38,7 @@ async def test_no_more_run_at_once_than_max_running_over_all_engines(start: Star
     for engine in engines:
         engine.subscribe(gauge)
 
-    handles = await engines[0].submit_many([story_jobs.two_at_once.bind() for _ in range(24)])
+    handles = await engines[0].submit_many([story_jobs.two_at_once.bind(0.15) for _ in range(12)])
     await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
 
     assert gauge.most == 2
