@@ -125,8 +125,8 @@ async def test_a_retried_job_forgets_that_it_was_to_be_canceled(store):
     job = await claim_one(store, inserted=make_job())
     await store.cancel(job.id, now=NOON)
     await finish(store, job, CANCELED)
-    await store.retry(job.id, now=NOON)
-    again = await claim_one(store)
+    await store.retry(job.id, now=LATER)
+    again = await claim_one(store, now=LATER)
 
     status = await finish(store, again, INTERRUPTED)
 
@@ -142,6 +142,17 @@ async def test_a_retried_job_is_due_now_and_claimed_in_its_turn(store):
     claimed = await claim_all(store, now=LATER)
 
     assert [each.id for each in claimed] == [first.id, job.id]
+
+
+async def test_a_retry_that_is_written_twice_counts_once(store):
+    """F04: its answer was lost, and meanwhile the job has run and failed again."""
+    job = await ended_job(store, FAILED)
+    await store.retry(job.id, now=LATER)
+    await finish(store, await claim_one(store, now=LATER), FAILED, now=LATER)
+
+    again = await store.retry(job.id, now=LATER)
+
+    assert (again.status, again.attempt) == (JobStatus.FAILED, 2)
 
 
 async def test_a_job_that_waits_is_not_changed_by_a_retry(store):
@@ -201,7 +212,7 @@ async def test_a_job_that_has_not_ended_is_never_deleted(store, wanted):
 
 async def test_a_retried_job_is_not_deleted(store):
     job = await ended_job(store)
-    await store.retry(job.id, now=NOON)
+    await store.retry(job.id, now=LATER)
 
     assert await store.delete(EVERY_JOB, limit=100) == 0
 

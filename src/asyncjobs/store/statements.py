@@ -96,7 +96,7 @@ _ASK_RUNNING = Statement(
 _RETRY_FINAL = Statement(
     "UPDATE jobs SET status = 'PENDING', run_at = :now, retry_count = 0, interruptions = 0, result = NULL, "
     "error = NULL, engine_id = NULL, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL "
-    f"WHERE id = :id AND status IN {FINAL_STATUSES}"
+    f"WHERE id = :id AND run_at <> :now AND status IN {FINAL_STATUSES}"
 )
 
 
@@ -111,7 +111,10 @@ def ask_running_to_cancel(*, job_id: str, now: int) -> Step:
 
 
 def retry_final(*, job_id: str, now: int) -> Step:
-    """A final status → PENDING and due now, its budgets whole again; attempts go on counting."""
+    """A final status → PENDING and due now, its budgets whole again; attempts go on counting.
+
+    Written again, because the answer was lost, it changes nothing: it is known by its time.
+    """
     return _RETRY_FINAL.step({"id": job_id, "now": now})
 
 
