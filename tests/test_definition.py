@@ -177,9 +177,18 @@ def test_an_option_out_of_range_is_refused_by_name(option, value):
         job(**{option: value})(plain)
 
 
-def test_an_unknown_option_is_refused():
-    with pytest.raises(TypeError, match="workers"):
-        job(workers=3)(plain)
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("tiemout", r"@job has no option 'tiemout' \(did you mean 'timeout'\?\); there are: name, max_workers, "),
+        ("workers", r"@job has no option 'workers' \(did you mean 'max_workers'\?\)"),
+        ("bogus", r"@job has no option 'bogus'; there are: "),
+        ("delay", r"delay is of one submission, not of a definition: submit fn\.using\(delay=\.\.\.\)"),
+    ],
+)
+def test_an_unknown_option_is_refused_and_the_one_meant_is_named(option, sentence):
+    with pytest.raises(DefinitionError, match=sentence):
+        job(**{option: 1})
 
 
 def test_options_after_the_function_are_refused():
@@ -278,9 +287,21 @@ def test_using_refuses_two_times_to_start():
         double.using(run_at=NOON, delay=5)
 
 
-def test_how_a_job_runs_is_no_option_of_a_submission():
-    with pytest.raises(TypeError, match="isolation"):
-        double.using(isolation="inline")
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        (
+            "isolation",
+            r"isolation is of the definition, @job\(isolation=\.\.\.\): no single submission can have another",
+        ),
+        ("memory_limit", r"memory_limit is of the definition"),
+        ("tiemout", r"a submission has no option 'tiemout' \(did you mean 'timeout'\?\); there are: timeout, kill_g"),
+        ("bogus", r"a submission has no option 'bogus'; there are: timeout, "),
+    ],
+)
+def test_what_is_no_option_of_a_submission_is_refused_and_said_where_it_belongs(option, sentence):
+    with pytest.raises(InvalidOptions, match=sentence):
+        double.using(**{option: "inline"})
 
 
 def test_bind_makes_a_prepared_call():

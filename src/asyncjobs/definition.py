@@ -30,7 +30,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
     from datetime import datetime, timedelta
-    from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
+    from typing import Any, Generic, Never, ParamSpec, Protocol, TypeVar, overload
 
     from asyncjobs.options import Isolation, RetryOn
 
@@ -135,6 +135,7 @@ class JobDefinition(_Typed[P, R]):
         run_at: datetime | None = None,
         delay: Seconds | None = None,
         key: str | None = None,
+        **unknown: Never,
     ) -> JobDefinition[P, R]:
         """Return a copy with options for one submission; None keeps what the definition says.
 
@@ -143,8 +144,11 @@ class JobDefinition(_Typed[P, R]):
         job instead of making another. `env` is added to the definition's own.
 
         Raises:
-            InvalidOptions: a value is out of range or of the wrong type; the message names it.
+            InvalidOptions: there is no such option, or its value is out of range or of the wrong type; the
+                message names it.
         """
+        if unknown:
+            raise InvalidOptions(_no_option_of_a_submission(next(iter(unknown))))
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
         try:
@@ -285,8 +289,11 @@ def job(name: Any = None, **options: Any) -> Any:
             these, built by `uv` when it is first needed.
 
     Raises:
-        DefinitionError: the function is a lambda, nested or a method, or an option is out of range.
+        DefinitionError: the function is a lambda, nested or a method, or an option is unknown or out of range.
     """
+    for option in options:
+        if option not in _OPTIONS:
+            raise DefinitionError(_no_option_of_a_definition(option))
     if name is None or isinstance(name, str):
 
         def decorate(function: Any) -> Any:
@@ -296,6 +303,26 @@ def job(name: Any = None, **options: Any) -> Any:
     if options:
         raise DefinitionError("options go before the function: @job(timeout=30), or job(timeout=30)(function)")
     return _define(name)
+
+
+_OPTIONS: tuple[str, ...] = tuple(JobDefinition.__init__.__kwdefaults__ or ())
+_OPTIONS_OF_ONE: tuple[str, ...] = tuple(JobDefinition.using.__kwdefaults__ or ())
+
+
+def _no_option_of_a_definition(option: str) -> str:
+    if option in _OPTIONS_OF_ONE:
+        return f"{option} is of one submission, not of a definition: submit fn.using({option}=...)"
+    from asyncjobs.nearest import unknown
+
+    return f"@job has no option {unknown(option, _OPTIONS)}"
+
+
+def _no_option_of_a_submission(option: str) -> str:
+    if option in _OPTIONS:
+        return f"{option} is of the definition, @job({option}=...): no single submission can have another"
+    from asyncjobs.nearest import unknown
+
+    return f"a submission has no option {unknown(option, _OPTIONS_OF_ONE)}"
 
 
 def _define(function: Any, **options: Any) -> JobDefinition[..., Any]:
