@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-from asyncjobs import Job, JobClient, JobEngine, JobHandle, LogChunk, Progress, job
+from asyncjobs import Job, JobClient, JobEngine, JobHandle, LogChunk, Page, Progress, job
 
 
 @job
@@ -36,3 +36,11 @@ async def use(client: JobClient, engine: JobEngine) -> None:
     called.bind("x")  # type: ignore[arg-type]
     job(max_workers="4")  # type: ignore[call-overload]
     job(isolation="thread")  # type: ignore[call-overload]
+    job(tiemout=4)  # type: ignore[call-overload]
+    plain.using(tiemout=4)  # type: ignore[arg-type]
+    plain.using(isolation="inline")  # type: ignore[arg-type]
+    assert_type(await client.list(status="PENDING", limit=3), Page)
+    assert_type([each async for each in client.iterate(name=["plain"], params={"x": 1})], list[Job])
+    await client.list(statsu="PENDING")  # type: ignore[call-arg]
+    client.iterate(created_after="yesterday")  # type: ignore[arg-type]
+    await client.delete(older=3)  # type: ignore[arg-type]

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Never, ParamSpec, TypeVar, Unpack
 
 from asyncjobs.client import filters
+from asyncjobs.client.filters import Filters
 from asyncjobs.client.following import stored
 from asyncjobs.client.handle import JobHandle
 from asyncjobs.client.life import Life
@@ -33,7 +34,6 @@ Definition = JobDefinition[..., Any]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LARGEST_PAGE = 1000
 DELETE_AT_ONCE = 500
 
 
@@ -109,7 +109,7 @@ class JobClient(Life):
         Raises:
             The errors of `submit`; then nothing was stored.
         """
-        bound = list(calls)
+        bound: list[Call[R]] = filters.calls(calls)
         submissions = await self.all_prepared(bound)
         jobs = await self._insert(submissions) if submissions else []
         return [JobHandle(self, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
@@ -140,10 +140,7 @@ class JobClient(Life):
         if not isinstance(params, dict):
             raise InvalidParams(name, None, f"params must be a dict of names to values, not {type(params).__name__}")
         if options:
-            try:
-                definition = definition.using(**options)
-            except TypeError as error:
-                raise InvalidOptions(f"submit_named: {error}") from None
+            definition = definition.using(**options)
         self._check_allowed(name)
         text = await encoded_params(definition, params, limit=self.settings.max_params_bytes)
         return definition, submission_of(definition, text, settings=self.settings)
@@ -260,47 +257,28 @@ class JobClient(Life):
             await self.get(job_id)  # tells a job that says nothing from one that is not there
         return progress
 
-    async def list(
-        self,
-        *,
-        status: JobStatus | str | Collection[JobStatus | str] | None = None,
-        name: str | Collection[str] | None = None,
-        created_after: datetime | None = None,
-        created_before: datetime | None = None,
-        finished_after: datetime | None = None,
-        finished_before: datetime | None = None,
-        params: dict[str, Any] | None = None,
-        limit: int = 100,
-        cursor: str | None = None,
-    ) -> Page:
+    async def list(self, *, limit: int = 100, cursor: str | None = None, **wanted: Unpack[Filters]) -> Page:
         """Return a page of jobs, newest first, without their attempts.
 
-        `after` includes the instant given, `before` does not. `params` are values that the job's
-        parameters must equal, compared as JSON (1 is not 1.0); it reads every row that the other
-        filters leave. An empty collection matches nothing.
+        The filters are those of `Filters`: `status`, `name`, `created_after`, `created_before`,
+        `finished_after`, `finished_before`, `params`.
 
         Raises:
-            InvalidOptions: a filter, the limit (1 to 1000) or the cursor can't be used.
+            InvalidOptions: a filter is unknown, or it, the limit (1 to 1000) or the cursor can't be used.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
-            raise InvalidOptions(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
-        wanted = JobFilter(
-            statuses=filters.statuses(status),
-            names=filters.names(name),
-            created_after=filters.aware("created_after", created_after),
-            created_before=filters.aware("created_before", created_before),
-            finished_after=filters.aware("finished_after", finished_after),
-            finished_before=filters.aware("finished_before", finished_before),
-            params=filters.plain_params(params),
-        )
-        jobs = await self._opened_store().page(wanted, limit=limit, before=filters.cursor(cursor))
+        size, before, choice = filters.page_size(limit), filters.cursor(cursor), filters.chosen(wanted)
+        jobs = await self._opened_store().page(choice, limit=size, before=before)
         return Page(tuple(jobs), jobs[-1].id if len(jobs) == limit else None)
 
-    async def iterate(self, *, limit: int = 100, **filters: Any) -> AsyncIterator[Job]:
-        """Iterate over all jobs that `list` would page through, `limit` of them read at a time."""
+    async def iterate(self, *, limit: int = 100, **wanted: Unpack[Filters]) -> AsyncIterator[Job]:
+        """Iterate over all jobs that `list` would page through, `limit` of them read at a time.
+
+        Raises:
+            InvalidOptions: as `list`.
+        """
         cursor: str | None = None
         while True:
-            page = await self.list(limit=limit, cursor=cursor, **filters)
+            page = await self.list(limit=limit, cursor=cursor, **wanted)
             for job in page.jobs:
                 yield job
             cursor = page.cursor
@@ -362,6 +340,7 @@ class JobClient(Life):
         status: JobStatus | str | Collection[JobStatus | str] | None = None,
         name: str | Collection[str] | None = None,
         older_than: float | timedelta | None = None,
+        **unknown: Never,
     ) -> int:
         """Delete jobs that have ended, with their history; return how many.
 
@@ -370,8 +349,9 @@ class JobClient(Life):
         and a call that is cancelled has deleted some.
 
         Raises:
-            InvalidOptions: a filter can't be used, or names a status that is not final.
+            InvalidOptions: a filter is unknown or can't be used, or names a status that is not final.
         """
+        filters.check_known("delete", unknown, ("status", "name", "older_than"))
         statuses = filters.statuses(status)
         if statuses is not None and not all(each.is_final for each in statuses):
             raise InvalidOptions("only jobs that have ended can be deleted: cancel the others first")

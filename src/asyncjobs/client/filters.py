@@ -3,15 +3,69 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypedDict
 from uuid import UUID
 
 from asyncjobs.errors import InvalidOptions, JobNotFound
+from asyncjobs.jsonvalues import Misfit, as_json, shortened
 from asyncjobs.model.job import JobStatus
+from asyncjobs.nearest import unknown
+from asyncjobs.store import JobFilter
 
 LONGEST_WAIT = 1e9  # seconds
+LARGEST_PAGE = 1000
+
+
+class Filters(TypedDict, total=False):
+    """What narrows `list` and `iterate` down; None, or left out, means any, an empty collection none.
+
+    `after` includes the instant given, `before` does not. `params` are values that the job's parameters must
+    equal, compared as JSON (1 is not 1.0); it reads every row that the other filters leave.
+    """
+
+    status: JobStatus | str | Collection[JobStatus | str] | None
+    name: str | Collection[str] | None
+    created_after: datetime | None
+    created_before: datetime | None
+    finished_after: datetime | None
+    finished_before: datetime | None
+    params: dict[str, Any] | None
+
+
+def chosen(given: Mapping[str, Any]) -> JobFilter:
+    """Return which jobs are meant by the filters given."""
+    check_known("list", given, (*Filters.__annotations__, "limit", "cursor"))
+    times = ("created_after", "created_before", "finished_after", "finished_before")
+    return JobFilter(
+        statuses=statuses(given.get("status")),
+        names=names(given.get("name")),
+        params=plain_params(given.get("params")),
+        **{option: aware(option, given.get(option)) for option in times},
+    )
+
+
+def check_known(verb: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Refuse the first filter that the verb does not have."""
+    for name in given:
+        if name not in known:
+            raise InvalidOptions(f"{verb} has no filter {unknown(name, known)}")
+
+
+def page_size(limit: Any) -> int:
+    """Return how many jobs a page has."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LARGEST_PAGE:
+        raise InvalidOptions(f"limit must be a whole number from 1 to {LARGEST_PAGE}, not {limit!r}")
+    return limit
+
+
+def calls(given: Any) -> list[Any]:
+    """Return what is to be submitted; whether each was made by `bind` is seen when it is prepared."""
+    try:
+        return list(given)
+    except TypeError:
+        raise InvalidOptions(f"submit_many takes a list of calls made by definition.bind(...), not {given!r}") from None
 
 
 def known_id(job_id: Any) -> str:
@@ -86,11 +140,18 @@ def plain_params(params: Any) -> dict[str, Any] | None:
     if params is None:
         return None
     try:
-        if isinstance(params, dict):
-            return json.loads(json.dumps(params))  # type: ignore[no-any-return]
-    except (TypeError, ValueError):
+        if isinstance(params, dict) and _has_texts_for_keys(params):
+            return as_json(json.loads(json.dumps(params)))  # type: ignore[no-any-return]  # it bounds the depth
+    except (TypeError, ValueError, RecursionError, Misfit):
         pass
-    raise InvalidOptions(f"params takes a dict of names to JSON values, not {params!r}")
+    raise InvalidOptions(f"params takes a dict of names to JSON values, not {shortened(params)}")
+
+
+def _has_texts_for_keys(value: Any) -> bool:
+    """Whether the dicts in a value have texts for keys, which `json` would make of other keys by itself."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _has_texts_for_keys(item) for key, item in value.items())
+    return not isinstance(value, list | tuple) or all(map(_has_texts_for_keys, value))
 
 
 def cursor(cursor: Any) -> str | None:
@@ -106,6 +167,8 @@ def cursor(cursor: Any) -> str | None:
 def age(option: str, given: Any) -> timedelta:
     """Return how long ago: seconds or a timedelta, not negative."""
     try:
+        if isinstance(given, bool):
+            raise TypeError(given)
         age = given if isinstance(given, timedelta) else timedelta(seconds=given)
     except (TypeError, OverflowError, ValueError):
         raise InvalidOptions(f"{option} takes seconds or a timedelta, not {given!r}") from None

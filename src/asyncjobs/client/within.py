@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from asyncjobs.client import filters
 from asyncjobs.client.handle import JobHandle
 from asyncjobs.definition import Call, JobDefinition
 from asyncjobs.model.job import Job
@@ -50,7 +51,7 @@ class Within:
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
         """Write many jobs in the transaction; errors as of `submit`."""
-        bound = list(calls)
+        bound: list[Call[R]] = filters.calls(calls)
         submissions = await self._client.all_prepared(bound)
         jobs = await self._insert(submissions) if submissions else []
         return [JobHandle(self._client, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
