@@ -1,8 +1,13 @@
+import re
+from pathlib import Path
+
 import pytest
 
+import asyncjobs
 from asyncjobs.errors import SettingsError
-from asyncjobs.settings import MEBIBYTE, Settings
+from asyncjobs.settings import MEBIBYTE, Settings, ignored_variables
 
+SOURCE = Path(asyncjobs.__file__).parent
 DEFAULTS = {
     "max_retries": 3,
     "retry_delay": 15.0,
@@ -207,7 +212,7 @@ def test_a_refused_keyword_is_not_put_down_to_the_table(folder):
 def test_an_unknown_name_in_the_table_is_refused(folder):
     write_table(folder, "max_retry = 3")
 
-    with pytest.raises(SettingsError, match=r"pyproject\.toml has unknown settings: max_retry"):
+    with pytest.raises(SettingsError, match=r"pyproject\.toml names what is no setting: 'max_retry' \(did you mean"):
         Settings()
 
 
@@ -225,6 +230,41 @@ def test_a_table_that_is_none_is_refused(folder, content):
 
     with pytest.raises(SettingsError, match=r"tool\.asyncjobs"):
         Settings()
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("ASYNCJOBS_MAX_PROCESES", "ASYNCJOBS_MAX_PROCESSES"),
+        ("ASYNCJOBS_PROCESSES", "ASYNCJOBS_MAX_PROCESSES"),
+        ("ASYNCJOBS_Timeout", "ASYNCJOBS_TIMEOUT"),
+        ("asyncjobs_timeout", "ASYNCJOBS_TIMEOUT"),
+        ("ASYNCJOBS_FAVOURITE_COLOUR", None),
+    ],
+)
+def test_a_variable_that_names_no_setting_is_found_and_the_one_meant_is_named(monkeypatch, variable, meant):
+    monkeypatch.setenv(variable, "3")
+
+    assert ignored_variables() == [(variable, meant)]
+
+
+@pytest.mark.parametrize(
+    "variable", ["ASYNCJOBS_ENVIRONMENTS", "ASYNCJOBS_PROCESS", "ASYNCJOBS_TEST_SECONDS", "ASYNCJOB", "MAX_PROCESES"]
+)
+def test_a_setting_and_what_is_none_of_ours_is_not_taken_for_a_misspelt_one(monkeypatch, variable):
+    monkeypatch.setenv(variable, "3")
+
+    assert ignored_variables() == []
+
+
+def test_every_variable_that_our_own_code_names_is_known(monkeypatch):
+    source = "".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
+    named = set(re.findall(r"ASYNCJOBS_[A-Z_]*[A-Z](?![A-Z_])", source))
+    for variable in named:
+        monkeypatch.setenv(variable, "")
+
+    assert "ASYNCJOBS_PGBOUNCER" in named
+    assert ignored_variables() == []
 
 
 def test_seconds_beyond_every_float_are_refused():

@@ -1,13 +1,21 @@
+import dataclasses
 import logging
+from typing import get_args
 
 import pytest
 
+from asyncjobs import telemetry
 from asyncjobs.model.job import JobStatus, Progress
 from asyncjobs.telemetry import (
+    EngineCutOff,
     EngineRescued,
     EngineStarted,
     EngineStopped,
+    EnvironmentBuilding,
+    EnvironmentBuilt,
+    Event,
     Events,
+    ForkUnsafe,
     JobFinished,
     JobInterrupted,
     JobOutput,
@@ -20,6 +28,7 @@ from asyncjobs.telemetry import (
     SlotHeld,
     StartPaused,
     TaskCrashed,
+    VariableIgnored,
     log,
 )
 from builders import NOON, make_error, make_job, make_running
@@ -97,6 +106,37 @@ LINES = {
         StartPaused("thumbnail", "EMFILE", 0.5),
         "WARNING",
         "no process for thumbnail (EMFILE); next try in 0.5 s",
+    ),
+    "cut off": (
+        EngineCutOff("e1", "has lost touch with the database"),
+        "ERROR",
+        "engine e1 has lost touch with the database; what it ran is ended here",
+    ),
+    "unsafe to fork": (
+        ForkUnsafe("app.jobs", "has 2 threads after its import"),
+        "WARNING",
+        "module app.jobs has 2 threads after its import, so it can't be forked: its jobs run as with 'spawn'",
+    ),
+    "environment under way": (
+        EnvironmentBuilding("3.12", ("six", "attrs"), "/cache/a.log"),
+        "INFO",
+        "building an environment with six, attrs (/cache/a.log)",
+    ),
+    "environment of a version alone": (
+        EnvironmentBuilding("3.12", (), "/cache/a.log"),
+        "INFO",
+        "building an environment with nothing (/cache/a.log)",
+    ),
+    "environment": (EnvironmentBuilt(("six",), "/cache/a", 1.23), "INFO", "built the environment /cache/a in 1.2 s"),
+    "misspelt variable": (
+        VariableIgnored("ASYNCJOBS_MAX_PROCESES", "ASYNCJOBS_MAX_PROCESSES"),
+        "WARNING",
+        "the variable ASYNCJOBS_MAX_PROCESES names no setting and is ignored: did you mean ASYNCJOBS_MAX_PROCESSES?",
+    ),
+    "strange variable": (
+        VariableIgnored("ASYNCJOBS_COLOUR", None),
+        "WARNING",
+        "the variable ASYNCJOBS_COLOUR names no setting and is ignored",
     ),
 }
 
@@ -188,6 +228,17 @@ def test_an_event_is_one_line_of_log(caplog, event, level, line):
     log(event)
 
     assert [(each.levelname, each.getMessage()) for each in caplog.records] == [(level, line)]
+
+
+@pytest.mark.parametrize("kind", get_args(Event), ids=lambda kind: kind.__name__)
+def test_every_kind_of_event_has_its_line_above(kind):
+    assert kind in {type(event) for event, _, _ in LINES.values()}
+
+
+def test_every_event_is_told_to_listeners():
+    kinds = {each for each in vars(telemetry).values() if dataclasses.is_dataclass(each)}
+
+    assert kinds == set(get_args(Event))
 
 
 def test_a_crash_is_logged_with_its_traceback(caplog):

@@ -9,7 +9,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is spelled most like `name`, or None if none is near."""
     from difflib import get_close_matches  # dear, and mostly nobody has misspelt anything
 
-    close = get_close_matches(name.lower(), list(known), n=1)
+    close = get_close_matches(name, list(known), n=1)
     return close[0] if close else None
 
 

@@ -17,11 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from asyncjobs.errors import SettingsError
+from asyncjobs.nearest import nearest, unknown
 
 MEBIBYTE = 1024 * 1024
 MOST = 10 * 365 * 86400  # ten years of seconds; more than enough of anything else, too
 DEFAULT_ISOLATION = "fork" if sys.platform == "linux" else "spawn"
 ISOLATIONS = ("fork", "spawn", "reuse", "inline")
+_PREFIX = "ASYNCJOBS_"
+_OF_PROCESSES = "ASYNCJOBS_PROCESS"  # by which the processes of jobs are found (`execution/inside/tree.py`)
+_OF_TESTS = "ASYNCJOBS_TEST_"
 
 
 def _number(value: Any) -> float:
@@ -146,8 +150,23 @@ class Settings:
         object.__setattr__(self, "sqlite_synchronous", self.sqlite_synchronous.upper())
 
 
+def ignored_variables() -> list[tuple[str, str | None]]:
+    """Return what stands in the environment like a setting and is none, each with the variable likely meant."""
+    settings = {_variable(each.name): each.name for each in fields(Settings)}
+    ignored: list[tuple[str, str | None]] = []
+    for variable in sorted(os.environ.keys() - settings.keys() - {_OF_PROCESSES}):
+        if variable.upper().startswith(_PREFIX) and not variable.startswith(_OF_TESTS):
+            meant = nearest(variable[len(_PREFIX) :].lower(), settings.values())
+            ignored.append((variable, None if meant is None else _variable(meant)))
+    return ignored
+
+
+def _variable(name: str) -> str:
+    return f"{_PREFIX}{name.upper()}"
+
+
 def _from_outside(name: str, default: Any) -> Any:
-    variable = f"ASYNCJOBS_{name.upper()}"
+    variable = _variable(name)
     if variable in os.environ:
         return os.environ[variable]
     return _project_table(Path.cwd()).get(name, default)
@@ -170,7 +189,7 @@ def _checked(name: str, value: Any, metadata: Any) -> Any:
 
 def _source(name: str, value: Any) -> str:
     """Say where a refused value came from, if no keyword gave it."""
-    variable = f"ASYNCJOBS_{name.upper()}"
+    variable = _variable(name)
     if variable in os.environ:
         return f" (from {variable} in the environment)" if os.environ[variable] == value else ""
     table = _project_table(Path.cwd())
@@ -190,8 +209,9 @@ def _project_table(folder: Path) -> dict[str, Any]:
         table = tool.get("asyncjobs", {}) if isinstance(tool, dict) else None
         if not isinstance(table, dict):
             raise SettingsError(f"tool.asyncjobs in {file} must be a table: [tool.asyncjobs]")
-        unknown = sorted(set(table) - {known.name for known in fields(Settings)})
-        if unknown:
-            raise SettingsError(f"[tool.asyncjobs] in {file} has unknown settings: {', '.join(unknown)}")
+        known = [each.name for each in fields(Settings)]
+        strange = sorted(set(table) - set(known))
+        if strange:
+            raise SettingsError(f"[tool.asyncjobs] in {file} names what is no setting: {unknown(strange[0], known)}")
         return dict(table)
     return {}

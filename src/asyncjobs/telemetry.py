@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 if TYPE_CHECKING:
     from asyncjobs.model.job import Job, JobError, Progress
@@ -172,6 +172,14 @@ class EnvironmentBuilt:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class VariableIgnored:
+    """A variable of the environment looks like a setting and is none; `nearest` is the one likely meant, or None."""
+
+    variable: str
+    nearest: str | None
+
+
 Event = (
     JobSubmitted
     | JobStarted
@@ -192,6 +200,7 @@ Event = (
     | ForkUnsafe
     | EnvironmentBuilding
     | EnvironmentBuilt
+    | VariableIgnored
 )
 Listener = Callable[[Event], None]
 
@@ -270,6 +279,11 @@ def log(event: Event) -> None:
             logger.info("built the environment %s in %.1f s", folder, seconds)
         case StartPaused(name=name, error=error, seconds=seconds):
             logger.warning("no process for %s (%s); next try in %.1f s", name, error, seconds)
+        case VariableIgnored(variable=variable, nearest=nearest):
+            meant = f": did you mean {nearest}?" if nearest else ""
+            logger.warning("the variable %s names no setting and is ignored%s", variable, meant)
+        case _ as never:
+            assert_never(never)
 
 
 def _label(job: Job) -> str:

@@ -197,3 +197,18 @@ async def test_a_wait_may_be_as_long_as_one_likes(engine: JobEngine) -> None:
 
     assert await handle.result(timeout=float("inf")) == 3
     assert (await handle.wait(timeout=10**400)).status is JobStatus.SUCCEEDED
+
+
+@pytest.mark.parametrize("kind", [JobClient, JobEngine])
+async def test_a_misspelt_variable_is_warned_of_once_when_a_client_opens(
+    start: Start, kind: type[JobClient], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("ASYNCJOBS_MAX_PROCESES", "3")
+    monkeypatch.setenv("ASYNCJOBS_KILL_GRACE", "1")
+
+    client = await start(kind=kind)
+    await (await client.submit(story_jobs.add_inline, 1, 2)).cancel()
+
+    assert [record.getMessage() for record in caplog.records if "variable" in record.getMessage()] == [
+        "the variable ASYNCJOBS_MAX_PROCESES names no setting and is ignored: did you mean ASYNCJOBS_MAX_PROCESSES?"
+    ]

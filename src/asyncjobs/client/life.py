@@ -17,7 +17,7 @@ from typing import Any, Self
 from asyncjobs.client.following import Following
 from asyncjobs.client.waiting import Waiting
 from asyncjobs.errors import AsyncJobsError, EngineError, EngineFailed, ForkedClient, InvalidOptions, NotOpen
-from asyncjobs.settings import Settings
+from asyncjobs.settings import Settings, ignored_variables
 from asyncjobs.store import Change, Store, open_store
 from asyncjobs.supervision import supervise
 from asyncjobs.telemetry import (
@@ -28,6 +28,7 @@ from asyncjobs.telemetry import (
     JobRetryScheduled,
     JobStarted,
     Listener,
+    VariableIgnored,
     log,
 )
 
@@ -104,6 +105,8 @@ class Life:
     async def _live(self, opened: asyncio.Future[None]) -> None:
         try:
             await self._store.open()
+            for variable, nearest in ignored_variables():
+                self._emit(VariableIgnored(variable, nearest))
             try:
                 async with asyncio.TaskGroup() as group:
                     background = self._start_background(group)
