@@ -45,7 +45,7 @@ async def test_an_attempt_tells_what_it_used_and_which_limit_it_met(start: Start
     engine = await start(isolation=isolation)
 
     handle = await engine.submit(story_jobs.take_much_memory)
-    with pytest.raises(JobFailed, match="MemoryError"):
+    with pytest.raises(JobFailed, match="failed: MemoryError: memory limit of 104857600 bytes reached"):
         await handle.result(timeout=30)
 
     [attempt] = (await handle.job()).attempts

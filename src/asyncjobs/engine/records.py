@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from asyncjobs.model.job import Attempt, Job
-from asyncjobs.model.outcome import OUTCOME_NAMES, Outcome, ProcessReport, Succeeded, Transition
+from asyncjobs.model.outcome import OUTCOME_NAMES, Failed, Outcome, ProcessReport, Succeeded, Transition
 
 
 def attempt_record(
@@ -34,6 +36,16 @@ def attempt_record(
         error=transition.error,
         peak_rss=process.peak_rss,
         cpu_time=process.cpu_time,
+    )
+
+
+def with_limit(outcome: Outcome, process: ProcessReport) -> Outcome:
+    """Return the outcome with the limit that the job has met in its error's message, where that is known."""
+    if not isinstance(outcome, Failed) or process.limit is None:
+        return outcome
+    told = outcome.error.message
+    return replace(
+        outcome, error=replace(outcome.error, message=f"{told} ({process.limit})" if told else process.limit)
     )
 
 

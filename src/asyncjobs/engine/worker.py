@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from asyncjobs.definition import JobDefinition
 from asyncjobs.engine.notes import AttemptNotes, NoteWriter
-from asyncjobs.engine.records import attempt_record
+from asyncjobs.engine.records import attempt_record, with_limit
 from asyncjobs.engine.slots import Slots
 from asyncjobs.errors import StoreError
 from asyncjobs.execution import Asked, Ended, NotStarted, Runner
@@ -291,7 +291,7 @@ class Worker:
         now = datetime.now(UTC)
         transition = decide(
             job,
-            ended.outcome,
+            with_limit(ended.outcome, ended.process),
             retry_after=_retry_after(job, ended.outcome),
             interruption_budget=self.around.interruption_budget,
             now=now,
