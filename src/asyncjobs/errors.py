@@ -14,7 +14,7 @@ AsyncJobsError
 │   │   ├── StoreUnreachable   no connection to the database can be had
 │   │   ├── StoreBusy          another transaction has kept it locked for too long
 │   │   └── StoreAnswerLost    the connection broke before the answer: it was done, or not
-│   ├── StoreCorrupt           the file is no database, or a damaged one
+│   ├── StoreCorrupt           the file is no database, or it or a row in it is damaged
 │   └── SchemaMismatch         the database was migrated by a newer asyncjobs
 ├── EngineError
 │   ├── NotOpen                used before `async with`, or after it
@@ -132,7 +132,7 @@ class StoreAnswerLost(StoreUnavailable):
 
 
 class StoreCorrupt(StoreError):
-    """The file is not a database, or it is damaged."""
+    """The file is not a database, or it is damaged, or a row in it is."""
 
 
 class SchemaMismatch(StoreError):

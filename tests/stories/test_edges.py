@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from asyncjobs import (
     JobStatus,
     NotOpen,
     Settings,
+    StoreCorrupt,
     StoreUnavailable,
     job,
 )
@@ -212,3 +214,58 @@ async def test_a_misspelt_variable_is_warned_of_once_when_a_client_opens(
     assert [record.getMessage() for record in caplog.records if "variable" in record.getMessage()] == [
         "the variable ASYNCJOBS_MAX_PROCESES names no setting and is ignored: did you mean ASYNCJOBS_MAX_PROCESSES?"
     ]
+
+
+def damage(path: Path, statement: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute(statement)
+    connection.close()
+
+
+async def test_damaged_jobs_end_with_a_word_on_that_and_the_others_run(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    async with JobClient(url, jobs=[story_jobs]) as client:
+        add = story_jobs.add_inline
+        handles = await client.submit_many([add.bind(number, 1) for number in range(4)])
+        damaged = {handles[0].id: "env = '{'", handles[1].id: "params = '{'", handles[2].id: "timeout = 'soon'"}
+        for job_id, assignment in damaged.items():
+            await asyncio.to_thread(damage, tmp_path / "jobs.db", f"UPDATE jobs SET {assignment} WHERE id = '{job_id}'")
+
+    async with JobEngine(url, jobs=[story_jobs]) as engine:
+        ends = [await engine.wait(handle.id, timeout=30) for handle in handles]
+
+    assert [end.status for end in ends] == [*[JobStatus.FAILED] * 3, JobStatus.SUCCEEDED]
+    assert [end.error and end.error.kind for end in ends] == ["damaged", "params", "damaged", None]
+
+
+async def test_a_dead_engine_is_rescued_though_the_error_of_one_of_its_jobs_is_damaged(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    async with JobClient(url, jobs=[story_jobs]) as client:
+        handles = await client.submit_many([story_jobs.add_inline.bind(number, 1) for number in range(2)])
+        for change in (
+            "UPDATE jobs SET status = 'RUNNING', attempt = 1, engine_id = 'dead', error = '{'",
+            "INSERT INTO engines VALUES ('dead', 'elsewhere', 'boot', 1, 1.0, '[', '0.1', 0, 0)",
+        ):
+            await asyncio.to_thread(damage, tmp_path / "jobs.db", change)
+
+    async with JobEngine(url, jobs=[story_jobs]) as engine:
+        ends = [await engine.wait(handle.id, timeout=30) for handle in handles]
+
+    assert [(end.status, end.attempt, end.result) for end in ends] == [
+        (JobStatus.SUCCEEDED, 2, 1),
+        (JobStatus.SUCCEEDED, 2, 2),
+    ]
+
+
+@pytest.mark.parametrize("by_name", [True, False], ids=["converted by its annotation", "plain"])
+async def test_a_damaged_result_is_told_by_the_handle(tmp_path: Path, by_name: bool) -> None:
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    async with JobEngine(url, jobs=[story_jobs]) as engine:
+        handle = await engine.submit(story_jobs.add_inline, 1, 2)
+        await handle.wait(timeout=30)
+    await asyncio.to_thread(damage, tmp_path / "jobs.db", "UPDATE jobs SET result = '{'")
+
+    async with JobClient(url, jobs=[story_jobs] if by_name else []) as client:
+        with pytest.raises(StoreCorrupt, match=f"result of job 'add_inline' \\({handle.id}\\) can't be read"):
+            await client.handle(handle.id).result(timeout=30)

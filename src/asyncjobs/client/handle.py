@@ -45,6 +45,11 @@ class JobHandle(Generic[R]):
             JobCanceled: the job was canceled.
             TimeoutError: the wait was over first; the job goes on.
             JobNotFound: the job was deleted.
+            StoreCorrupt: the stored result was damaged.
+            AsyncJobsError: it does not fit the function's return annotation any more.
+            InvalidOptions: `timeout` is no number of seconds.
+            NotOpen: the client is not open, or was closed meanwhile; the job goes on.
+            ForkedClient: the client was opened before this process was forked.
         """
         submitted_here = self._definition is not None
         job = await self._client.end_of(self.id, timeout=timeout, submitted_here=submitted_here)
@@ -56,6 +61,7 @@ class JobHandle(Generic[R]):
         Raises:
             TimeoutError: the wait was over first; the job goes on.
             JobNotFound: the job was deleted.
+            InvalidOptions, NotOpen, ForkedClient, StoreUnavailable: as for `JobClient.wait`.
         """
         return await self._client.wait(self.id, timeout=timeout)
 
@@ -64,6 +70,7 @@ class JobHandle(Generic[R]):
 
         Raises:
             JobNotFound: the job was deleted.
+            NotOpen, ForkedClient, StoreUnavailable: as for `JobClient.get`.
         """
         return await self._client.get(self.id)
 
@@ -72,15 +79,24 @@ class JobHandle(Generic[R]):
 
         Raises:
             JobNotFound: the job was deleted.
+            NotOpen, ForkedClient, StoreUnavailable: as for `JobClient.progress`.
         """
         return await self._client.progress(self.id)
 
     def logs(self, *, follow: bool = False, attempt: int | None = None) -> AsyncIterator[LogChunk]:
-        """Iterate over what the job has printed, while it runs with `follow`; see `JobClient.logs`."""
+        """Iterate over what the job has printed, while it runs with `follow`; see `JobClient.logs`.
+
+        Raises:
+            JobNotFound, InvalidOptions, NotOpen, ForkedClient, StoreUnavailable: as for `JobClient.logs`.
+        """
         return self._client.logs(self.id, attempt=attempt, follow=follow)
 
     async def cancel(self) -> Job:
-        """Cancel the job; see `JobClient.cancel`."""
+        """Cancel the job; see `JobClient.cancel`.
+
+        Raises:
+            JobNotFound, NotOpen, ForkedClient, StoreUnavailable: as for `JobClient.cancel`.
+        """
         return await self._client.cancel(self.id)
 
 
@@ -93,6 +109,7 @@ async def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
             try:
                 return await large.read(partial(codec.decode_result, definition.function), text)
             except codec.CodecError as error:
+                _ = job.result  # where the text is no JSON any more, that is what is wrong
                 raise AsyncJobsError(
                     f"the result of job {job.name!r} ({job.id}) does not fit the function's return "
                     f"annotation any more: {error.problem}; read it plain from `Job.result`"

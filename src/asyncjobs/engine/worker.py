@@ -28,10 +28,11 @@ from asyncjobs.engine.records import attempt_record, with_limit
 from asyncjobs.engine.slots import Slots
 from asyncjobs.errors import StoreError
 from asyncjobs.execution import Asked, Ended, NotStarted, Runner
-from asyncjobs.model.job import Attempt, Job, JobStatus
+from asyncjobs.model.job import Attempt, Job, JobError, JobStatus
 from asyncjobs.model.outcome import (
     Canceled,
     Crashed,
+    Failed,
     Interrupted,
     Outcome,
     Transition,
@@ -210,9 +211,9 @@ class Worker:
         held = Running(job, asyncio.get_running_loop().create_future(), notes)
         self.running[job.id, job.attempt] = held
         self._busy += 1
-        attempts.create_task(self._attempt(held, claimed.env), name=f"asyncjobs {job.name} {job.id}")
+        attempts.create_task(self._attempt(held, claimed), name=f"asyncjobs {job.name} {job.id}")
 
-    async def _attempt(self, held: Running, env: dict[str, str]) -> None:
+    async def _attempt(self, held: Running, claimed: Claimed) -> None:
         job = held.job
         slot_freed = written = False
         try:
@@ -220,9 +221,11 @@ class Worker:
                 ended = Ended(Interrupted(reason="its engine stopped"))
             elif job.cancel_requested_at is not None:
                 ended = Ended(Canceled(reason="a caller canceled it"))
+            elif claimed.damage is not None:
+                ended = Ended(Failed(error=JobError(kind="damaged", message=claimed.damage)))
             else:
                 self.around.emit(JobStarted(job))
-                ended = await self._run(held, env)
+                ended = await self._run(held, claimed.env)
                 # Before the slot is free: what is claimed into it comes after the end, not after this.
                 await held.notes.flush(seconds=FLUSH_SECONDS)
             if ended.busy is None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from asyncjobs.errors import StoreCorrupt
+
 
 class JobStatus(StrEnum):
     """Where a job is in its life; the last four are final."""
@@ -38,8 +40,8 @@ class JobError(Struct, frozen=True, kw_only=True, gc=False):
     `kind` is one of `exception` (the function raised), `import` (its module or name could not be
     loaded), `environment` (it could not be built), `params` (they no longer fit the function),
     `result` (it is not JSON, or too large), `timeout`, `crash` (the process ended without a reply),
-    `canceled` and `interrupted` (its engine vanished once too often). `class_name` and `traceback` are
-    None where nothing was raised.
+    `canceled`, `interrupted` (its engine vanished once too often) and `damaged` (what is stored of the
+    job can't be read). `class_name` and `traceback` are None where nothing was raised.
     """
 
     kind: str
@@ -143,13 +145,30 @@ class Job(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def params(self) -> dict[str, Any]:
-        """The parameters as they were given, as plain JSON values."""
-        return json.loads(self.params_json)  # type: ignore[no-any-return]
+        """The parameters as they were given, as plain JSON values.
+
+        Raises:
+            StoreCorrupt: the stored text was damaged.
+        """
+        return self._loaded(self.params_json, "params")  # type: ignore[no-any-return]
 
     @property
     def result(self) -> Any:
-        """The result as a plain JSON value; None unless the job SUCCEEDED."""
-        return None if self.result_json is None else json.loads(self.result_json)
+        """The result as a plain JSON value; None unless the job SUCCEEDED.
+
+        Raises:
+            StoreCorrupt: the stored text was damaged.
+        """
+        return None if self.result_json is None else self._loaded(self.result_json, "result")
+
+    def _loaded(self, text: str, what: str) -> Any:
+        try:
+            return json.loads(text)
+        except (TypeError, ValueError, RecursionError) as fault:
+            raise StoreCorrupt(
+                f"the {what} of job {self.name!r} ({self.id}) can't be read, since the stored text was damaged "
+                f"({fault}): `{what}_json` has the text"
+            ) from None
 
 
 class EngineRecord(Struct, frozen=True, kw_only=True, gc=False):

@@ -30,10 +30,11 @@ class Submission(Struct, frozen=True, gc=False):
 
 
 class Claimed(Struct, frozen=True, gc=False):
-    """A job taken for its next attempt."""
+    """A job taken for its next attempt; `damage` says why it can't be run, where its row was damaged."""
 
     job: Job
     env: dict[str, str] = {}
+    damage: str | None = None
 
     def __repr__(self) -> str:
         return f"Claimed({self.job!r})"

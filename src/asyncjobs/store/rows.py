@@ -1,4 +1,4 @@
-"""Records to rows and back."""
+"""Records to rows; `records.py` has the way back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, LogChunk, Progress
+from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, Progress
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import Bookmark, OutputChunk, Submission
 from asyncjobs.store.turns import Row
@@ -69,17 +69,11 @@ ATTEMPT_COLUMNS = (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 LAST_ATTEMPT = 2**31 - 1
-STATUSES = {str(status): status for status in JobStatus}
 
 
 def micros(instant: datetime) -> int:
     """Return an aware datetime as whole microseconds since 1970."""
     return (instant - _EPOCH) // _MICROSECOND
-
-
-def instant(stored: int) -> datetime:
-    """Return the UTC datetime of stored microseconds, exactly."""
-    return _EPOCH + timedelta(0, 0, stored)
 
 
 _SLACK_MILLIS = 60_000  # an id is made a moment after its `created_at` is taken
@@ -132,59 +126,6 @@ def submission_row(submission: Submission) -> Row:
     )
 
 
-def job_from_row(row: tuple[Any, ...], *, attempts: tuple[Attempt, ...] = ()) -> Job:
-    """Return the record of a row with the columns JOB_COLUMNS."""
-    (
-        id_,
-        name,
-        key,
-        status,
-        priority,
-        attempt,
-        retry_count,
-        interruptions,
-        engine_id,
-        created_at,
-        run_at,
-        started_at,
-        finished_at,
-        cancel_requested_at,
-        timeout,
-        kill_grace,
-        max_retries,
-        retry_delay,
-        retry_max_delay,
-        error,
-        params,
-        result,
-    ) = row
-    return Job(
-        id=id_,
-        name=name,
-        params_json=params,
-        status=STATUSES[status],
-        result_json=result,
-        error=None if error is None else error_from_text(error),
-        key=key,
-        priority=priority,
-        timeout=timeout,
-        kill_grace=kill_grace,
-        max_retries=max_retries,
-        retry_delay=retry_delay,
-        retry_max_delay=retry_max_delay,
-        attempt=attempt,
-        retry_count=retry_count,
-        interruptions=interruptions,
-        engine_id=engine_id,
-        created_at=instant(created_at),
-        run_at=instant(run_at),
-        started_at=None if started_at is None else instant(started_at),
-        finished_at=None if finished_at is None else instant(finished_at),
-        cancel_requested_at=None if cancel_requested_at is None else instant(cancel_requested_at),
-        attempts=attempts,
-    )
-
-
 def fenced_row(job: Job, transition: Transition, *, now: datetime) -> Row:
     """Return the values ENDED, which end the attempt that `job` is."""
     return (
@@ -226,27 +167,6 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
-def attempt_from_row(row: tuple[Any, ...]) -> Attempt:
-    """Return the record of a row of job_attempts."""
-    (job_id, attempt, outcome, reason, started, finished, engine_id, host, pid, code, signal, error, rss, cpu) = row
-    return Attempt(
-        job_id=job_id,
-        attempt=attempt,
-        outcome=outcome,
-        reason=reason,
-        started_at=instant(started),
-        finished_at=instant(finished),
-        engine_id=engine_id,
-        host=host,
-        pid=pid,
-        exit_code=code,
-        signal=signal,
-        error=None if error is None else error_from_text(error),
-        peak_rss=rss,
-        cpu_time=cpu,
-    )
-
-
 def fence_of(job: Job) -> dict[str, Any]:
     """Return the parameters that name the attempt which `job` is."""
     return {"job_id": job.id, "attempt": job.attempt, "engine_id": job.engine_id}
@@ -261,12 +181,6 @@ def output_row(job: Job, numbered: OutputChunk) -> dict[str, Any]:
         "stream": numbered.chunk.stream,
         "text": _storable(numbered.chunk.text),
     }
-
-
-def output_from_row(row: tuple[Any, ...]) -> OutputChunk:
-    """Return the chunk of a row of job_output, without its job."""
-    attempt, seq, written_at, stream, text = row
-    return OutputChunk(seq, LogChunk(attempt=attempt, stream=stream, text=text, written_at=instant(written_at)))
 
 
 def bookmark_row(bookmark: Bookmark) -> dict[str, Any]:
@@ -288,21 +202,6 @@ def progress_row(job: Job, progress: Progress) -> dict[str, Any]:
         "details": json.dumps(progress.details),
         "updated_at": micros(progress.updated_at),
     }
-
-
-def progress_from_row(row: tuple[Any, ...]) -> Progress:
-    """Return the record of a row of job_progress, without its job."""
-    attempt, completed, total, unit, phase, message, details, updated_at = row
-    return Progress(
-        completed=completed,
-        total=total,
-        unit=unit,
-        phase=phase,
-        message=message,
-        details=json.loads(details),
-        attempt=attempt,
-        updated_at=instant(updated_at),
-    )
 
 
 def _number(given: float) -> float | None:
@@ -329,22 +228,6 @@ def engine_row(engine: EngineRecord) -> dict[str, Any]:
     }
 
 
-def engine_from_row(row: tuple[Any, ...]) -> EngineRecord:
-    """Return the record of a row of engines."""
-    id_, host, boot, pid, pid_started, names, version, started_at, seen_at = row
-    return EngineRecord(
-        id=id_,
-        host=host,
-        boot=boot,
-        pid=pid,
-        pid_started=pid_started,
-        names=tuple(json.loads(names)),
-        version=version,
-        started_at=instant(started_at),
-        seen_at=instant(seen_at),
-    )
-
-
 def error_text(error: JobError) -> str:
     """Return an error as the JSON text that is stored."""
     return json.dumps(
@@ -355,8 +238,3 @@ def error_text(error: JobError) -> str:
             "traceback": error.traceback,
         }
     )
-
-
-def error_from_text(text: str) -> JobError:
-    """Return the error of a stored text."""
-    return JobError(**json.loads(text))

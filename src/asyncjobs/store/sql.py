@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
+from asyncjobs.errors import StoreCorrupt
 from asyncjobs.model.job import FINAL, Attempt, EngineRecord, Job, JobError, JobStatus, Progress
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import (
     Bookmark,
     Change,
     Claim,
-    Claimed,
     JobFilter,
     News,
     OutputChunk,
@@ -24,22 +24,26 @@ from asyncjobs.store import (
     statements,
 )
 from asyncjobs.store.database import Database
-from asyncjobs.store.rows import (
+from asyncjobs.store.records import (
     STATUSES,
     attempt_from_row,
+    claimed_from_row,
+    engine_from_row,
+    instant,
+    job_from_row,
+    output_from_row,
+    progress_from_row,
+    status_of,
+)
+from asyncjobs.store.rows import (
     attempt_row,
     bookmark_row,
-    engine_from_row,
     engine_row,
     error_text,
     fence_of,
     fenced_row,
-    instant,
-    job_from_row,
     micros,
-    output_from_row,
     output_row,
-    progress_from_row,
     progress_row,
     submission_row,
 )
@@ -211,12 +215,12 @@ class SqlStore:
         """Return what there is at each bookmark whose job is there."""
         places = json.dumps([bookmark_row(each) for each in bookmarks])
         [rows] = await self._database.read([note_statements.news_at(places)])
-        return {bookmarks[at]: News(JobStatus(status), attempt, bool(more)) for at, status, attempt, more in rows}
+        return {bookmarks[at]: News(status_of(status), attempt, bool(more)) for at, status, attempt, more in rows}
 
     async def progress(self, job_id: str) -> Progress | None:
         """Return what the job's latest attempt has said of its progress."""
         [rows] = await self._database.read([note_statements.progress_of(job_id)])
-        return progress_from_row(rows[0]) if rows else None
+        return progress_from_row(rows[0], job_id=job_id) if rows else None
 
     async def running(self, engine_id: str) -> Sequence[Job]:
         """Return the jobs that are RUNNING under this engine."""
@@ -293,12 +297,12 @@ def _read_status(status: str | None) -> JobStatus | None:
 
 def _read_claim(brought: tuple[list[Any], int | None]) -> Claim:
     rows, next_run_at = brought
-    # (seq, env, the job's columns): highest priority, earliest run_at, first submitted.
-    taken = [(job_from_row(row[2:]), row[0], row[1]) for row in rows]
-    taken.sort(key=lambda each: (-each[0].priority, each[0].run_at, each[1]))
+    taken = [claimed_from_row(row) for row in rows]
+    # Highest priority, earliest run_at, first submitted.
+    taken.sort(key=lambda each: (-each[0].job.priority, each[0].job.run_at, each[1]))
     return Claim(
-        claimed=tuple(Claimed(job, json.loads(env) if env else {}) for job, _seq, env in taken),
-        next_run_at=None if next_run_at is None else instant(next_run_at),
+        claimed=tuple(claimed for claimed, _seq in taken),
+        next_run_at=instant(next_run_at) if isinstance(next_run_at, int) else None,
     )
 
 
@@ -308,7 +312,10 @@ def _matches_nothing(wanted: JobFilter) -> bool:
 
 def _has_params(job: Job, wanted: dict[str, Any]) -> bool:
     """Compare exactly, where the database could compare text only."""
-    params = job.params
+    try:
+        params = job.params
+    except StoreCorrupt:
+        return False
     return all(name in params and _same(params[name], value) for name, value in wanted.items())
 
 
