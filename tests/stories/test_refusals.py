@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import inspect
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import story_jobs
 
-from asyncjobs import InvalidOptions, JobClient
+from asyncjobs import ForkedClient, InvalidOptions, JobClient, JobHandle, NotOpen
 
 CYCLE: dict[str, Any] = {}
 CYCLE["itself"] = CYCLE
@@ -110,3 +112,80 @@ async def test_one_that_is_no_call_among_many_stores_none(client: JobClient) -> 
 async def test_options_by_name_are_refused_as_those_of_using_are(client: JobClient) -> None:
     with pytest.raises(InvalidOptions, match=r"no option 'delya' \(did you mean 'delay'\?\)"):
         await client.submit_named("add", {"a": 1, "b": 2}, delya=5)
+
+
+async def every(iterator: AsyncIterator[object]) -> list[object]:
+    return [each async for each in iterator]
+
+
+async def within(client: JobClient) -> object:
+    return client.within(None)
+
+
+async def logs(client: JobClient) -> object:
+    return client.logs("id")
+
+
+CALLS: dict[str, Callable[[JobClient], Awaitable[object]]] = {
+    "submit": lambda client: client.submit(story_jobs.add, 1, 2),
+    "submit_named": lambda client: client.submit_named("add", {"a": 1, "b": 2}),
+    "submit_many": lambda client: client.submit_many([story_jobs.add.bind(1, 2)]),
+    "within": within,
+    "get": lambda client: client.get("id"),
+    "wait": lambda client: client.wait("id"),
+    "logs": logs,
+    "progress": lambda client: client.progress("id"),
+    "list": lambda client: client.list(),
+    "iterate": lambda client: every(client.iterate()),
+    "engines": lambda client: client.engines(),
+    "cancel": lambda client: client.cancel("id"),
+    "retry": lambda client: client.retry("id"),
+    "delete": lambda client: client.delete(),
+}
+OF_HANDLES: dict[str, Callable[[JobHandle[Any]], Awaitable[object]]] = {
+    "result": lambda handle: handle.result(),
+    "wait": lambda handle: handle.wait(),
+    "job": lambda handle: handle.job(),
+    "progress": lambda handle: handle.progress(),
+    "cancel": lambda handle: handle.cancel(),
+}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+async def test_a_call_of_a_client_that_is_not_open_says_so_as_its_docstring_does(tmp_path: Path, verb: str) -> None:
+    client = JobClient(f"sqlite:///{tmp_path}/jobs.db", jobs=[story_jobs])
+
+    with pytest.raises(NotOpen, match="this JobClient is not open: use it inside `async with`"):
+        await CALLS[verb](client)
+    assert "NotOpen" in raised_by(getattr(JobClient, verb))
+
+
+@pytest.mark.parametrize("verb", OF_HANDLES)
+async def test_a_call_of_a_handle_after_its_client_says_so_as_its_docstring_does(tmp_path: Path, verb: str) -> None:
+    async with JobClient(f"sqlite:///{tmp_path}/jobs.db", jobs=[story_jobs]) as client:
+        handle = await client.submit(story_jobs.add, 1, 2)
+
+    with pytest.raises(NotOpen, match="this JobClient is not open: use it inside `async with`"):
+        await OF_HANDLES[verb](handle)
+    assert "NotOpen" in raised_by(getattr(JobHandle, verb))
+
+
+@pytest.mark.parametrize("verb", CALLS)
+async def test_a_call_in_a_forked_process_says_so_as_its_docstring_does(
+    client: JobClient, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        with pytest.raises(ForkedClient, match="was opened before the process forked: open a new one in the child"):
+            await CALLS[verb](client)
+
+    assert "ForkedClient" in raised_by(getattr(JobClient, verb))
+
+
+@pytest.mark.parametrize("verb", sorted(CALLS.keys() - {"within"}))
+def test_every_call_that_asks_the_database_says_that_it_may_be_unavailable(verb: str) -> None:
+    assert "StoreUnavailable" in raised_by(getattr(JobClient, verb))
+
+
+def raised_by(verb: object) -> str:
+    return (inspect.getdoc(verb) or "").partition("Raises:")[2]

@@ -87,6 +87,8 @@ class JobClient(Life):
             JobNotAllowed: the allow-list refuses the name.
             UnknownJobName: an engine was not given this definition with `jobs=[...]`.
             StoreUnavailable: nothing was stored, as far as can be known.
+            NotOpen: the client is not open: use it inside `async with`.
+            ForkedClient: it was opened before this process was forked: open another here.
         """
         submission = await self.prepared(definition, args, kwargs)
         [job] = await self._insert([submission])
@@ -97,7 +99,8 @@ class JobClient(Life):
 
         Raises:
             UnknownJobName: no such name is registered here.
-            InvalidParams, InvalidOptions, JobNotAllowed, StoreUnavailable: see `submit`.
+            InvalidOptions: one of the options is unknown or can't be used.
+            InvalidParams, JobNotAllowed, NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         definition, submission = await self.prepared_by_name(name, params, options)
         [job] = await self._insert([submission])
@@ -107,7 +110,9 @@ class JobClient(Life):
         """Store many jobs in one transaction: all of them, or none.
 
         Raises:
-            The errors of `submit`; then nothing was stored.
+            InvalidOptions: `calls` is no list of calls.
+            InvalidParams, JobNotAllowed, UnknownJobName, StoreUnavailable, NotOpen, ForkedClient: as for
+                `submit`; then nothing was stored.
         """
         bound: list[Call[R]] = filters.calls(calls)
         submissions = await self.all_prepared(bound)
@@ -120,6 +125,9 @@ class JobClient(Life):
         Args:
             transaction: an `AsyncSession` or `AsyncConnection` of SQLAlchemy's on the database of the
                 jobs, or on PostgreSQL an asyncpg connection that has begun a transaction.
+
+        Raises:
+            NotOpen, ForkedClient: as for `submit`.
         """
         return Within(self, self._opened_store(), transaction)
 
@@ -182,6 +190,9 @@ class JobClient(Life):
         """Return a handle on a job by its id, such as a web page knows it; nothing is looked up.
 
         Its `result()` is converted by the return annotation if the job's name is registered here.
+
+        Raises:
+            JobNotFound: no job could have this id.
         """
         job = Job(id=filters.known_id(job_id), name="", params_json="{}", created_at=_EPOCH, run_at=_EPOCH)
         return JobHandle(self, job, None)
@@ -195,6 +206,7 @@ class JobClient(Life):
 
         Raises:
             JobNotFound: no job has this id.
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         job = await self._opened_store().get(filters.known_id(job_id))
         if job is None:
@@ -207,6 +219,9 @@ class JobClient(Life):
         Raises:
             TimeoutError: it had not ended after `timeout` seconds; the job goes on.
             JobNotFound: no job has this id.
+            InvalidOptions: `timeout` is no number of seconds.
+            NotOpen: the client is not open, or was closed meanwhile; the job goes on.
+            ForkedClient, StoreUnavailable: as for `submit`.
         """
         try:
             async with asyncio.timeout(filters.seconds("timeout", timeout)):
@@ -240,6 +255,7 @@ class JobClient(Life):
         Raises:
             JobNotFound: no job has this id, or it was deleted while it was followed.
             InvalidOptions: `attempt` is no number from 1 on.
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`; NotOpen also once the client is closed.
         """
         store = self._opened_store()
         only = filters.attempt(attempt)
@@ -251,6 +267,7 @@ class JobClient(Life):
 
         Raises:
             JobNotFound: no job has this id.
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         progress = await self._opened_store().progress(filters.known_id(job_id))
         if progress is None:
@@ -265,6 +282,7 @@ class JobClient(Life):
 
         Raises:
             InvalidOptions: a filter is unknown, or it, the limit (1 to 1000) or the cursor can't be used.
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         size, before, choice = filters.page_size(limit), filters.cursor(cursor), filters.chosen(wanted)
         jobs = await self._opened_store().page(choice, limit=size, before=before)
@@ -274,7 +292,7 @@ class JobClient(Life):
         """Iterate over all jobs that `list` would page through, `limit` of them read at a time.
 
         Raises:
-            InvalidOptions: as `list`.
+            InvalidOptions, NotOpen, ForkedClient, StoreUnavailable: as for `list`.
         """
         cursor: str | None = None
         while True:
@@ -289,6 +307,9 @@ class JobClient(Life):
         """Return the engines on this database that live now, of every machine, the oldest first.
 
         Each says what it runs (`names`), where (`host`, `pid`) and since when (`started_at`).
+
+        Raises:
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         return tuple(await self._opened_store().living())
 
@@ -303,6 +324,7 @@ class JobClient(Life):
 
         Raises:
             JobNotFound: no job has this id.
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         now = datetime.now(UTC)
         job = await self._opened_store().cancel(filters.known_id(job_id), now=now)
@@ -324,6 +346,7 @@ class JobClient(Life):
 
         Raises:
             JobNotFound: no job has this id.
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         store = self._opened_store()
         job = await store.retry(filters.known_id(job_id), now=datetime.now(UTC))
@@ -350,6 +373,7 @@ class JobClient(Life):
 
         Raises:
             InvalidOptions: a filter is unknown or can't be used, or names a status that is not final.
+            NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
         filters.check_known("delete", unknown, ("status", "name", "older_than"))
         statuses = filters.statuses(status)

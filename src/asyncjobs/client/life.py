@@ -54,6 +54,7 @@ class Life:
         Raises:
             StoreUnavailable, StoreCorrupt, SchemaMismatch: the store can't be used; the message says
                 what to do.
+            EngineError: it is open already.
         """
         if self._life is not None:
             raise EngineError(f"this {type(self).__name__} is open already")

@@ -73,6 +73,8 @@ class JobEngine(JobClient):
         jobs: definitions, dotted names and modules: what this engine runs. Jobs of other names in
             the store are left alone.
         settings: as for `JobClient`.
+
+    Once an internal task has kept crashing, `health` says so and every call raises `EngineFailed`.
     """
 
     def __init__(
@@ -274,6 +276,7 @@ class JobEngine(JobClient):
         Raises:
             UnknownJobName: this engine does not run it.
             InvalidOptions: that is no number of workers.
+            NotOpen, ForkedClient: as for `submit`.
         """
         self._opened_store()
         try:
@@ -291,6 +294,7 @@ class JobEngine(JobClient):
             UnknownJobName: this engine does not run one of them.
             EnvironmentFailed: an environment can't be built; the message has uv's own words.
             EngineError: no process could be started.
+            NotOpen, ForkedClient: as for `submit`.
         """
         self._opened_store()
         for name in names or self._workers:
