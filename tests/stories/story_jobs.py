@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -246,3 +248,27 @@ def say_how_far(files: int) -> None:
         current_job().progress(number + 1, files, unit="files", phase="reading")
     current_job().update_details({"last": files})
     print("done")
+
+
+@job(timeout=0.3)
+def leave_a_long_thread() -> str:
+    threading.Thread(target=time.sleep, args=(600,)).start()
+    return "done"
+
+
+@job(isolation="reuse")
+def leave_a_daemon_thread() -> tuple[int, int]:
+    """Return the process, and how many threads there are that it was left with before."""
+    found = sum(each.name == "left" for each in threading.enumerate())
+    threading.Thread(target=time.sleep, args=(600,), name="left", daemon=True).start()
+    return os.getpid(), found
+
+
+left_open: list[ThreadPoolExecutor] = []
+
+
+@job(isolation="reuse")
+def leave_a_pool() -> int:
+    left_open.append(ThreadPoolExecutor(1))
+    left_open[-1].submit(time.sleep, 0).result()
+    return os.getpid()

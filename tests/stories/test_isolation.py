@@ -11,7 +11,7 @@ import pytest
 import story_jobs
 from story_environments import absent, bare, newer, older
 
-from asyncjobs import EnvironmentFailed, InvalidOptions, JobEngine, JobFailed, Settings, UnknownJobName, job
+from asyncjobs import EnvironmentFailed, InvalidOptions, JobEngine, JobFailed, JobStatus, Settings, UnknownJobName, job
 from asyncjobs.execution.inside import tree
 from asyncjobs.telemetry import EnvironmentBuilding, EnvironmentBuilt, ForkUnsafe
 
@@ -53,6 +53,32 @@ async def test_an_attempt_tells_what_it_used_and_which_limit_it_met(start: Start
     assert attempt.pid is not None
     assert attempt.peak_rss is not None
     assert attempt.cpu_time is not None
+
+
+@PROCESSES
+async def test_a_thread_that_runs_past_the_timeout_makes_its_job_time_out(start: Start, isolation: str) -> None:
+    engine = await start(isolation=isolation)
+
+    end = await (await engine.submit(story_jobs.leave_a_long_thread)).wait(timeout=30)
+
+    assert (end.status, end.result) == (JobStatus.TIMEOUT, None)
+
+
+async def test_a_daemon_thread_lives_on_beside_the_next_job_of_its_warm_process(start: Start) -> None:
+    engine = await start()
+
+    ends = [await (await engine.submit(story_jobs.leave_a_daemon_thread)).result(timeout=30) for _ in range(2)]
+
+    (first, before), (second, after) = ends
+    assert (first, before, after) == (second, 0, 1)
+
+
+async def test_a_job_that_keeps_a_pool_of_threads_open_is_its_warm_process_last(start: Start) -> None:
+    engine = await start()
+
+    processes = {await (await engine.submit(story_jobs.leave_a_pool)).result(timeout=30) for _ in range(2)}
+
+    assert len(processes) == 2
 
 
 @PROCESSES
