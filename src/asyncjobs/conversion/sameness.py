@@ -33,8 +33,12 @@ def same(one: Any, other: Any) -> bool:
     names = _field_names(kind)
     if names is not None:
         return all(same(getattr(one, name, _GONE), getattr(other, name, _GONE)) for name in names)
-    if (kind.__module__, kind.__qualname__) == ("decimal", "Decimal"):
+    which = (kind.__module__, kind.__qualname__)
+    if which == ("decimal", "Decimal"):
         return str(one) == str(other)  # 1.0 is not 1.00, and a signaling NaN can't be compared
+    if which in (("datetime", "datetime"), ("datetime", "time")):  # equal moments may differ in offset and fold
+        fold = one.fold == other.fold or one.tzinfo is not None
+        return fold and one.isoformat() == other.isoformat()
     return bool(one == other)
 
 

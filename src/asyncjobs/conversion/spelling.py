@@ -65,11 +65,17 @@ def _moment(kind: Any) -> tuple[Convert, Convert]:
     """Return the converters of `datetime` or `time`."""
 
     def write(value: Any) -> str:
-        if value.tzinfo is not None and value.utcoffset() is None:
+        if value.tzinfo is None:
+            if value.fold:
+                raise Misfit(f"`fold` of a naive {kind.__qualname__} has no JSON form; make it aware")
+            return value.isoformat()  # type: ignore[no-any-return]
+        offset = value.utcoffset()
+        if offset is None:
             raise Misfit(f"its time zone has no offset here, so it would be lost ({shortened(value)})")
-        if value.tzinfo is None and value.fold:
-            raise Misfit(f"`fold` of a naive {kind.__qualname__} has no JSON form; make it aware")
-        return value.isoformat()  # type: ignore[no-any-return]
+        text: str = value.isoformat()
+        if offset.microseconds and read(text).utcoffset() != offset:  # CPython loses those of less than a second
+            raise Misfit(f"its offset {offset} can't be read back ({shortened(value)})")
+        return text
 
     def read(text: str) -> Any:
         return kind.fromisoformat(text[:-1] + "+00:00" if text.endswith("Z") else text)  # before Python 3.11
