@@ -1,7 +1,7 @@
 """A web app whose engine lives in its lifespan: submit, look, fetch, cancel.
 
     uv run uvicorn --app-dir examples fastapi_app:app
-    curl --data-binary @cat.png 'localhost:8000/thumbnails?width=320'   # {"id": "…", "status": "PENDING"}
+    curl --data-binary @cat.png 'localhost:8000/thumbnails?width=320'   # {"id": "…", "status": …}
     curl localhost:8000/jobs/ID                                         # its status
     curl localhost:8000/thumbnails/ID -o small.png                      # waits for it, then sends it
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,18 @@ def test_the_verbs_in_the_readme_are_there() -> None:
     assert [verb for verb in of_definitions if not hasattr(JobDefinition, verb)] == []
     assert [verb for verb in of_handles if not hasattr(JobHandle, verb) and not hasattr(JobEngine, verb)] == []
     assert [verb for verb in of_engines if not hasattr(JobEngine, verb)] == []
+
+
+def test_the_first_program_of_the_readme_runs_as_it_is_and_prints_what_it_says(tmp_path: Path) -> None:
+    program = README.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "first.py").write_text(program)
+
+    printed = subprocess.run(
+        [sys.executable, "first.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+    ).stdout
+
+    assert "# cat.320.png" in program
+    assert printed == "cat.320.png\n"
 
 
 def test_the_names_that_the_readme_imports_are_public() -> None:
