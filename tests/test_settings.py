@@ -1,3 +1,6 @@
+import copy
+import dataclasses
+import pickle
 import re
 from pathlib import Path
 
@@ -276,6 +279,20 @@ def test_seconds_beyond_every_float_are_refused():
 def test_a_number_beyond_all_use_is_refused(name):
     with pytest.raises(SettingsError, match=name):
         Settings(**{name: 2**63})
+
+
+def test_a_keyword_that_is_no_setting_is_refused_and_the_one_meant_is_named():
+    with pytest.raises(
+        SettingsError, match=r"Settings has no 'max_proceses' \(did you mean 'max_processes'\?\); there"
+    ):
+        Settings(max_proceses=3)
+
+
+def test_settings_can_be_copied_changed_and_pickled():
+    settings = Settings(max_retries=7)
+
+    assert copy.deepcopy(settings) == pickle.loads(pickle.dumps(settings)) == settings
+    assert dataclasses.replace(settings, max_retries=8) == Settings(max_retries=8)
 
 
 def test_settings_are_frozen():

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from asyncjobs.errors import SettingsError
 from asyncjobs.nearest import nearest, unknown
@@ -105,7 +105,8 @@ class Settings:
     connection through PgBouncer in transaction mode.
 
     Raises:
-        SettingsError: a value has the wrong form or is out of range; the message names it.
+        SettingsError: there is no such setting, or its value has the wrong form or is out of range; the message
+            names it.
     """
 
     max_retries: int = _setting("max_retries", 3, _whole, "a whole number", least=0)
@@ -132,6 +133,16 @@ class Settings:
     schema: str = _setting("schema", "asyncjobs", _text, "a name")
     pgbouncer: bool = _setting("pgbouncer", False, _yes_or_no, "true or false")
     sqlite_synchronous: str = _setting("sqlite_synchronous", "NORMAL", _text, "NORMAL or FULL")
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, *_positional: Any, **given: Any) -> Any:
+            """Refuse what is no setting, in the words of the others; `__init__` takes the rest."""
+            known = [each.name for each in fields(cls)]
+            for name in given:
+                if name not in known:
+                    raise SettingsError(f"Settings has no {unknown(name, known)}")
+            return object.__new__(cls)
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
-from asyncjobs import Job, JobClient, JobEngine, JobHandle, LogChunk, Page, Progress, job
+from asyncjobs import Job, JobClient, JobEngine, JobHandle, LogChunk, Page, Progress, Settings, job
 
 
 @job
@@ -44,3 +44,4 @@ async def use(client: JobClient, engine: JobEngine) -> None:
     await client.list(statsu="PENDING")  # type: ignore[call-arg]
     client.iterate(created_after="yesterday")  # type: ignore[arg-type]
     await client.delete(older=3)  # type: ignore[arg-type]
+    Settings(max_proceses=3)  # type: ignore[call-arg]
