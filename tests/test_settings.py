@@ -288,6 +288,11 @@ def test_a_keyword_that_is_no_setting_is_refused_and_the_one_meant_is_named():
         Settings(max_proceses=3)
 
 
+def test_a_setting_without_its_name_is_refused():
+    with pytest.raises(SettingsError, match=r"Settings takes keywords, such as .*, not 7"):
+        Settings(7)
+
+
 def test_settings_can_be_copied_changed_and_pickled():
     settings = Settings(max_retries=7)
 

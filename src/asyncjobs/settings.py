@@ -136,8 +136,10 @@ class Settings:
 
     if not TYPE_CHECKING:
 
-        def __new__(cls, *_positional: Any, **given: Any) -> Any:
+        def __new__(cls, *positional: Any, **given: Any) -> Any:
             """Refuse what is no setting, in the words of the others; `__init__` takes the rest."""
+            if positional:
+                raise SettingsError(f"Settings takes keywords, such as Settings(max_retries=5), not {positional[0]!r}")
             known = [each.name for each in fields(cls)]
             for name in given:
                 if name not in known:

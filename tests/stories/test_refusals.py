@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 import story_jobs
 
-from asyncjobs import ForkedClient, InvalidOptions, JobClient, JobHandle, NotOpen
+from asyncjobs import (
+    ForkedClient,
+    InvalidOptions,
+    JobClient,
+    JobEngine,
+    JobHandle,
+    NotOpen,
+    SettingsError,
+    UnknownJobName,
+)
 
 CYCLE: dict[str, Any] = {}
 CYCLE["itself"] = CYCLE
@@ -112,6 +121,25 @@ async def test_one_that_is_no_call_among_many_stores_none(client: JobClient) -> 
 async def test_options_by_name_are_refused_as_those_of_using_are(client: JobClient) -> None:
     with pytest.raises(InvalidOptions, match=r"no option 'delya' \(did you mean 'delay'\?\)"):
         await client.submit_named("add", {"a": 1, "b": 2}, delya=5)
+
+
+@pytest.mark.parametrize("kind", [JobClient, JobEngine])
+@pytest.mark.parametrize("settings", [{"max_retries": 5}, 7, "jobs"], ids=repr)
+def test_settings_that_are_none_are_refused(tmp_path: Path, kind: type[JobClient], settings: Any) -> None:
+    with pytest.raises(SettingsError, match=r"settings takes Settings\(\.\.\.\), not"):
+        kind(f"sqlite:///{tmp_path}/jobs.db", settings=settings)
+
+
+@pytest.mark.parametrize("name", [None, 7, ["add"], {}], ids=repr)
+async def test_what_can_be_no_name_is_an_unknown_name(tmp_path: Path, name: Any) -> None:
+    async with JobEngine(f"sqlite:///{tmp_path}/jobs.db", jobs=[story_jobs.add_inline]) as engine:
+        with pytest.raises(UnknownJobName, match="no job is named"):
+            engine.resize(name, 3)
+        with pytest.raises(UnknownJobName, match="no job is named"):
+            await engine.prepare(name)
+        with pytest.raises(UnknownJobName, match="no job is named"):
+            await engine.submit_named(name, {})
+        assert engine.definition(name) is None
 
 
 async def every(iterator: AsyncIterator[object]) -> list[object]:

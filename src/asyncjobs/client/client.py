@@ -199,7 +199,7 @@ class JobClient(Life):
 
     def definition(self, name: str) -> JobDefinition[..., Any] | None:
         """Return what is registered under a name here, or None."""
-        return self._registry.get(name) if name in self._registry else None
+        return self._registry.get(name) if isinstance(name, str) and name in self._registry else None
 
     async def get(self, job_id: str) -> Job:
         """Return the job's record as it is now, with its attempts.

@@ -16,7 +16,15 @@ from typing import Any, Self
 
 from asyncjobs.client.following import Following
 from asyncjobs.client.waiting import Waiting
-from asyncjobs.errors import AsyncJobsError, EngineError, EngineFailed, ForkedClient, InvalidOptions, NotOpen
+from asyncjobs.errors import (
+    AsyncJobsError,
+    EngineError,
+    EngineFailed,
+    ForkedClient,
+    InvalidOptions,
+    NotOpen,
+    SettingsError,
+)
 from asyncjobs.settings import Settings, ignored_variables
 from asyncjobs.store import Change, Store, open_store
 from asyncjobs.supervision import supervise
@@ -38,6 +46,8 @@ class Life:
 
     def __init__(self, address: Any, *, settings: Settings | None) -> None:
         self.settings = Settings() if settings is None else settings
+        if not isinstance(self.settings, Settings):
+            raise SettingsError(f"settings takes Settings(...), not {settings!r}")
         self.events = Events(log)
         self._address = address
         self._store: Store = self._new_store()

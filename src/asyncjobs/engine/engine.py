@@ -317,7 +317,7 @@ class JobEngine(JobClient):
         return len(await environments_of(self.settings, self._emit).prune(unused_for=since))
 
     def _worker(self, name: str) -> Worker:
-        if name not in self._workers:
+        if not isinstance(name, str) or name not in self._workers:
             raise UnknownJobName(name, list(self._workers))
         return self._workers[name]
 
