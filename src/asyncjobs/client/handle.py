@@ -105,7 +105,10 @@ async def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
         case JobStatus.SUCCEEDED:
             text = job.result_json or "null"
             if definition is None:
-                return await large.read(_plain, text)
+                try:
+                    return await large.read(_plain, text)
+                except ValueError:
+                    return job.result  # which says what is wrong with it
             try:
                 return await large.read(partial(codec.decode_result, definition.function), text)
             except codec.CodecError as error:
