@@ -45,8 +45,17 @@ while ! rm -rf "$1"; do sleep 0.1; done
 class PostgresServer:
     """A server of one's own, with one superuser, `postgres`; `close` leaves nothing of it behind."""
 
-    def __init__(self, *, durable: bool = False, settings: Mapping[str, str] | None = None) -> None:
-        """Make the data folder and start. With `durable` it is on a disk, with the settings of any new server."""
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        settings: Mapping[str, str] | None = None,
+        follows: PostgresServer | None = None,
+    ) -> None:
+        """Make the data folder and start. With `durable` it is on a disk, with the settings of any new server.
+
+        One that follows another begins as its copy, and is read-only until it is promoted.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="asyncjobs-postgres-", dir=None if durable else _memory()))
         self._settings = {**({} if durable else QUICK), "max_connections": "200", **(settings or {})}
         self._user = _unprivileged()
@@ -61,7 +70,11 @@ class PostgresServer:
             start_new_session=True,
         )
         try:
-            self._make_data()
+            self._prepare_programs()
+            if follows is None:
+                self._make_data()
+            else:
+                self._copy_data(follows)
             self.start()
         except BaseException:
             self.close()
@@ -118,19 +131,23 @@ class PostgresServer:
         time.sleep(down)
         self.start()
 
-    def kill(self) -> None:
-        """SIGKILL the server and every process of it, at once."""
+    def kill(self, *, only_first: bool = False) -> None:
+        """SIGKILL the server and every process of it, at once; or only the first, and wait for the others to end."""
         pid = self.pid
         if pid is None:
             return
         backends = _children(pid)
-        for each in (pid, *backends):
+        for each in (pid,) if only_first else (pid, *backends):
             with suppress(ProcessLookupError):
                 os.kill(each, signal.SIGKILL)
         _await_end([pid, *backends])
         # Their writers may be zombies for a while, which PostgreSQL takes for alive.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         (self.folder / f".s.PGSQL.{self.port}.lock").unlink(missing_ok=True)
+
+    def promote(self) -> None:
+        """Have one that follows another be the one that is written; return once it is."""
+        self._run("pg_ctl", "promote", "-w", "-D", self._data)
 
     def close(self) -> None:
         """Shut it down for good and remove its folder; twice is once."""
@@ -153,14 +170,20 @@ class PostgresServer:
             return [line.strip() for line in (self._data / "postmaster.pid").read_text().splitlines()]
         return []
 
-    def _make_data(self) -> None:
-        """Copy what `initdb` made once for all runs on this machine; it takes a second, the copy a twentieth."""
+    def _prepare_programs(self) -> None:
         self._give(self.folder)
         try:
             self._run("postgres", "--version")
         except PermissionError:  # a virtual environment below root's own home
             self._install = self.folder / "install"
             shutil.copytree(installed(), self._install, symlinks=True)
+
+    def _copy_data(self, primary: PostgresServer) -> None:
+        whole = ("--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        self._run("pg_basebackup", "-D", self._data, "-d", primary.url(), *whole)
+
+    def _make_data(self) -> None:
+        """Copy what `initdb` made once for all runs on this machine; it takes a second, the copy a twentieth."""
         kept = Path(tempfile.gettempdir()) / f"asyncjobs-initdb-{VERSION}-{os.geteuid()}"
         if not kept.is_dir():
             new = Path(tempfile.mkdtemp(prefix=f"{kept.name}-"))

@@ -72,6 +72,10 @@ class Proxy:
         port = self._listening.sockets[0].getsockname()[1]
         return self._url.set(host="127.0.0.1", port=port).render_as_string(hide_password=False)
 
+    def leads_to(self, url: str) -> None:
+        """Forward new connections to another server; those there are stay as they are."""
+        self._url = make_url(url)
+
     def cut_the_answer_to(self, *words: bytes) -> None:
         """Cut the next connection whose client says all this, once the server has done what it was asked for."""
         self._cut_at = lambda request, _answer: bool(request) and all(word in request for word in words)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from crash_databases import connected, sql
+from crash_ends import succeeded_once
 from crash_jobs import add, count_run, nothing, wait_for_release, work
 from crash_programs import BOUND, Programs, Work, until
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -54,15 +55,6 @@ def heard(engine: JobEngine, kind: type[Event]) -> list[Any]:
     events: list[Any] = []
     engine.subscribe(lambda event: events.append(event) if isinstance(event, kind) else None)
     return events
-
-
-async def succeeded_once(client: JobClient, job_ids: list[str], *, bound: float = BOUND) -> int:
-    """Check that each of the jobs has ended well, once; return how many attempts were interrupted."""
-    jobs = await asyncio.gather(*(client.wait(job_id, timeout=bound) for job_id in job_ids))
-    assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
-    assert {[each.outcome for each in job.attempts].count("succeeded") for job in jobs} == {1}
-    assert {each.outcome for job in jobs for each in job.attempts} <= {"succeeded", "interrupted"}
-    return sum(len(job.attempts) - 1 for job in jobs)
 
 
 # --- answers that are lost -----------------------------------------------------------------------

@@ -164,6 +164,28 @@ async def test_an_observer_whose_connection_broke_begins_to_watch_anew(store, st
     assert took >= 1
 
 
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("pgbouncer", [False, True], ids=["locks", "leases"])
+async def test_nobody_is_taken_for_dead_where_nobody_can_write_that_it_lives(address, monkeypatch, pgbouncer):
+    """F33: a standby, say, which is promoted later; from then on everybody has time to be seen."""
+    monkeypatch.setattr(keeping, "LEASE_SECONDS", 1.0)
+    store = open_store(address, settings=Settings(pgbouncer=pgbouncer))
+    await store.open()
+    await store.register(make_engine("engine-b"))
+    await store._database.let_go("engine-b", for_good=False)
+    keeper = store._database._keeper.line
+
+    await keeper.run(lambda driver: driver.execute("SET default_transaction_read_only = on"))
+    while_read_only = await dead_within(store, 2)
+    await keeper.run(lambda driver: driver.execute("SET default_transaction_read_only = off"))
+    sighting, took = await seen_dead(store)
+
+    assert while_read_only == set()
+    assert sighting.engine.id == "engine-b"
+    assert took >= 0.9
+    await store.close()
+
+
 async def test_an_observer_behind_a_pooler_judges_by_what_it_has_watched_without_a_gap(address, monkeypatch):
     """F38, F61: both were held up together, and the observer is the first to go on."""
     monkeypatch.setattr(keeping, "LEASE_SECONDS", 1.0)

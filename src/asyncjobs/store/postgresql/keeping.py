@@ -32,6 +32,10 @@ _KEPT_ALIVE = (
     "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 10; "
     "SET tcp_user_timeout = 20000; SET statement_timeout = '5s'"
 )
+_HELD_LOCKS = (
+    "SELECT (classid::int8 << 32) | objid::int8 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
+    "AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 @dataclass(slots=True)
@@ -123,10 +127,14 @@ class Keeper:
         """Return the engines that are dead: their lock is free, and they were not seen for a while.
 
         Both are judged over one unbroken connection and by our own monotonic clock: after a restart of the
-        server everybody has time to come back, and nobody's wall clock counts.
+        server everybody has time to come back, and nobody's wall clock counts. Where nobody can write that
+        it lives, as on a standby, nobody is judged, and everybody has that time once it can be written.
         """
-        held = set() if self._sessions.pooled else await self.line.run(_held_locks, seconds=BEAT_SECONDS)
+        read_only, held = await self.line.run(self._look, seconds=BEAT_SECONDS)
         now = time.monotonic()
+        if read_only:
+            self._seen_over = None
+            return []
         if self.line.driver is not self._seen_over or (
             self._sessions.pooled and now - self._looked > LONGEST_GAP_SECONDS
         ):
@@ -153,16 +161,17 @@ class Keeper:
         lately = int((LEASE_SECONDS if self._sessions.pooled else QUIET_SECONDS) * 1_000_000)
         async with self._sessions.one(driver):
             seen = await driver.fetch(statements.qualified(statements.SEEN_LATELY, self._schema), lately)
-            held = set() if self._sessions.pooled else await _held_locks(driver)
+            held = await self._held_locks(driver)
         return {row[0] for row in seen} | {each.id for each in engines if self._key(each.id) in held}
+
+    async def _look(self, driver: Driver) -> tuple[bool, set[int]]:
+        """Return whether nothing can be written here, and the locks that anybody holds."""
+        async with self._sessions.one(driver):
+            read_only = await driver.fetchval("SELECT current_setting('transaction_read_only')") == "on"
+            return read_only, await self._held_locks(driver)
+
+    async def _held_locks(self, driver: Driver) -> set[int]:
+        return set() if self._sessions.pooled else {row[0] for row in await driver.fetch(_HELD_LOCKS)}
 
     def _key(self, engine_id: str) -> int:
         return lock_key(self._schema, f"engine {engine_id}")
-
-
-async def _held_locks(driver: Driver) -> set[int]:
-    rows = await driver.fetch(
-        "SELECT (classid::int8 << 32) | objid::int8 FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1 "
-        "AND granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
-    return {row[0] for row in rows}
