@@ -162,3 +162,21 @@ async def test_a_standby_that_is_reached_before_it_is_promoted_costs_no_job(
     assert at_work <= 15
     assert interrupted == 0
     assert (owner.said("rescued"), watching.said("rescued")) == ([], [])
+
+
+async def test_what_was_read_on_a_standby_is_read_on_the_primary_as_soon_as_that_can_be_reached(
+    client: JobClient, proxy: Proxy, primary: PostgresServer, standby: PostgresServer
+) -> None:
+    """F33: no connection stays with a server that lags behind, though it answers."""
+    await client.submit(nothing)
+    proxy.leads_to(standby.url())
+    proxy.cut_all()
+    while_read_only = await client.list()
+    await sql(standby.url(), "SELECT pg_wal_replay_pause()")
+
+    proxy.leads_to(primary.url())
+    handle = await client.submit(nothing)
+    jobs = await asyncio.gather(*(handle.job() for _ in range(10)))
+
+    assert len(while_read_only.jobs) == 1
+    assert {job.id for job in jobs} == {handle.id}

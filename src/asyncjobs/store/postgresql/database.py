@@ -48,7 +48,9 @@ class PostgresqlDatabase:
         self._sessions = Sessions(pooled=pgbouncer)
         self._source = Source(address, pooled=pgbouncer)
         self._writer = Line(self._source, prepare=self._sessions.limit)
-        self._readers = [Line(self._source, prepare=self._sessions.limit) for _ in range(_READERS)]
+        self._readers = [
+            Line(self._source, prepare=self._sessions.limit, leaves_standbys=True) for _ in range(_READERS)
+        ]
         self._keeper = Keeper(self._source, schema=schema, sessions=self._sessions)
         self._news = News(self._source, channel=channel(schema), listens=not pgbouncer)
         self._turns = TurnRunner(schema, self._sessions)

@@ -101,11 +101,22 @@ class Source:
 
 
 class Line:
-    """One connection; a call at a time. `prepare` is run on each new one before it is used."""
+    """One connection; a call at a time. `prepare` is run on each new one before it is used.
 
-    def __init__(self, source: Source, *, prepare: Callable[[Driver], Awaitable[None]] | None = None) -> None:
+    One that `leaves_standbys` is opened anew for each call as long as it reaches a standby, where what was written
+    last may not be yet: during a fail-over an address may lead there, and later to the primary.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        *,
+        prepare: Callable[[Driver], Awaitable[None]] | None = None,
+        leaves_standbys: bool = False,
+    ) -> None:
         self._source = source
         self._prepare = prepare
+        self._leaves_standbys = leaves_standbys
         self._held: AsyncConnection | None = None
         self._driver: Driver = None
         self._turn = asyncio.Lock()
@@ -142,7 +153,9 @@ class Line:
             self.waiting -= 1
 
     async def _run(self, work: Callable[[Driver], Awaitable[T]], *, until: float) -> T:
-        driver = self.driver or await self._opened(until=until)
+        driver = self.driver
+        if driver is None or (self._leaves_standbys and _is_on_a_standby(driver)):
+            driver = await self._opened(until=until)
         try:
             with _terminated_at(until, driver):
                 return await work(driver)
@@ -205,6 +218,11 @@ class Line:
             except (*_BROKEN, asyncpg.PostgresError):
                 pass  # it is broken: nobody is there to say goodbye to
         await self.drop()
+
+
+def _is_on_a_standby(driver: Driver) -> bool:
+    # The server tells of it unasked, and of its promotion, since PostgreSQL 14.
+    return getattr(driver.get_settings(), "in_hot_standby", "off") == "on"
 
 
 @contextmanager
