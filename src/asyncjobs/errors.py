@@ -12,6 +12,7 @@ AsyncJobsError
 ├── StoreError
 │   ├── StoreUnavailable       the database can't be reached, opened or written
 │   │   ├── StoreUnreachable   no connection to the database can be had
+│   │   │   └── StoreDown      its server is not up, for nobody
 │   │   ├── StoreBusy          another transaction has kept it locked for too long
 │   │   └── StoreAnswerLost    the connection broke before the answer: it was done, or not
 │   ├── StoreCorrupt           the file is no database, or it or a row in it is damaged
@@ -121,6 +122,10 @@ class StoreUnavailable(StoreError):
 
 class StoreUnreachable(StoreUnavailable):
     """No connection to the database can be had; nothing was done."""
+
+
+class StoreDown(StoreUnreachable):
+    """The server's machine answers that it is not up, so that nobody else is connected to it either."""
 
 
 class StoreBusy(StoreUnavailable):

@@ -1,12 +1,21 @@
-"""What must be true of jobs in the end, whatever went wrong meanwhile."""
+"""What is heard of engines, and what must be true of their jobs in the end, whatever went wrong meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from crash_programs import BOUND
 
-from asyncjobs import JobClient, JobStatus
+from asyncjobs import JobClient, JobEngine, JobStatus
+from asyncjobs.telemetry import Event
+
+
+def heard(engine: JobEngine, kind: type[Event]) -> list[Any]:
+    """Return a list that each event of a kind is added to."""
+    events: list[Any] = []
+    engine.subscribe(lambda event: events.append(event) if isinstance(event, kind) else None)
+    return events
 
 
 async def succeeded_once(client: JobClient, job_ids: list[str], *, bound: float = BOUND) -> int:

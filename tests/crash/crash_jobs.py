@@ -69,6 +69,13 @@ def add(file: Path, number: int) -> int:
     return number
 
 
+@job(max_workers=20, isolation="inline")
+async def add_inline(file: Path, number: int) -> int:
+    """Do the same many times more often."""
+    add_line(file, str(number))
+    return number
+
+
 @job(max_workers=8)
 def add_slowly(file: Path, seconds: float) -> None:
     """Add the job's id after so long."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from crash_databases import connected, sql
-from crash_ends import succeeded_once
-from crash_jobs import add, count_run, nothing, wait_for_release, work
+from crash_ends import heard, succeeded_once
+from crash_jobs import count_run, nothing, wait_for_release, work
 from crash_programs import BOUND, Programs, Work, until
 from sqlalchemy.ext.asyncio import create_async_engine
 
@@ -19,7 +19,7 @@ from asyncjobs import JobClient, JobEngine, JobStatus
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.store.postgresql import database as database_module
 from asyncjobs.store.postgresql import lines, sessions
-from asyncjobs.telemetry import EngineCutOff, Event, JobFinished, JobStarted
+from asyncjobs.telemetry import EngineCutOff, JobFinished, JobStarted
 from postgres import PostgresServer
 from proxies import Proxy, proxy_to
 
@@ -48,13 +48,6 @@ async def cut_engine(proxy: Proxy) -> AsyncIterator[JobEngine]:
     """An engine behind the proxy."""
     async with JobEngine(proxy.url, jobs=[count_run, nothing, wait_for_release, work]) as engine:
         yield engine
-
-
-def heard(engine: JobEngine, kind: type[Event]) -> list[Any]:
-    """Return a list that each event of a kind is added to."""
-    events: list[Any] = []
-    engine.subscribe(lambda event: events.append(event) if isinstance(event, kind) else None)
-    return events
 
 
 # --- answers that are lost -----------------------------------------------------------------------
@@ -145,55 +138,6 @@ async def test_an_engine_that_is_refused_for_a_while_goes_on_afterwards(
 
     print(f"at work {time.monotonic() - back:.1f} s after it could connect again")
     assert job.status is JobStatus.SUCCEEDED
-
-
-# --- a server that restarts ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("mode", ["fast", "immediate"])
-async def test_an_engine_is_at_work_again_within_seconds_of_a_restart_of_the_server(
-    postgres: PostgresServer, launcher: Any, a_work: Work, mode: str
-) -> None:
-    """F30: under load, so in the middle of claims and ends; nothing is lost, and nothing ends twice."""
-    file = a_work.folder / "lines"
-    programs = Programs(postgres.url(), launcher=launcher)
-    engine = await programs.engine(add)
-    async with JobClient(postgres.url(), jobs=[add]) as client:
-        handles = await client.submit_many(add.bind(file, number) for number in range(250))
-        await engine.says("finished", times=50)
-
-        await asyncio.to_thread(postgres.restart, mode=mode, down=0.5)
-        back, before = time.monotonic(), len(engine.said("finished"))
-        await engine.says("finished", times=before + 20)
-        at_work = time.monotonic() - back
-        interrupted = await succeeded_once(client, [handle.id for handle in handles])
-    await engine.close()
-
-    print(f"at work {at_work:.1f} s after the server was back; {interrupted} attempts interrupted")
-    assert at_work <= 5
-    assert engine.said("rescued") == []
-    assert len(file.read_text().split()) == len(handles) + interrupted
-
-
-async def test_a_restart_of_the_server_rescues_nobody_falsely(
-    postgres: PostgresServer, launcher: Any, a_work: Work
-) -> None:
-    """F30, F68: down for some seconds, while an engine of another machine watches."""
-    programs = Programs(postgres.url(), launcher=launcher)
-    async with JobClient(postgres.url(), jobs=[work]) as client:
-        handle = await client.submit(work, a_work.folder)
-        owner = await programs.engine(work, fault="is_on_machine=one")
-        await a_work.runs()
-        watching = await programs.engine(work, fault="is_on_machine=two")
-
-        await asyncio.to_thread(postgres.restart, down=2.0)
-        await asyncio.sleep(4)  # what a false rescue would need
-        a_work.release()
-        await succeeded_once(client, [handle.id])
-
-    assert (watching.said("rescued"), owner.said("interrupted")) == ([], [])
-    assert (await owner.says("finished", handle.id)) == ["SUCCEEDED"]
-    await asyncio.gather(owner.close(), watching.close())
 
 
 @pytest.mark.soak

@@ -48,6 +48,8 @@ LEAVE_SECONDS = 5.0
 # Before others may take us for dead: a lock is freed some 20 s after the cable is cut, a lease lasts 30 s.
 CUT_OFF_SECONDS = 15.0
 CUT_OFF_LEASED_SECONDS = 20.0
+# A server that is down frees every lock, and whoever is back when it is up again takes its own at once.
+CUT_OFF_DOWN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,7 @@ class JobEngine(JobClient):
             held=self._held,
             interrupt=self._interrupt_soon,
             cut_off_seconds=CUT_OFF_LEASED_SECONDS if self.settings.pgbouncer else CUT_OFF_SECONDS,
+            down_seconds=CUT_OFF_LEASED_SECONDS if self.settings.pgbouncer else CUT_OFF_DOWN_SECONDS,
         )
         notes = NoteWriter(
             store=self._store,

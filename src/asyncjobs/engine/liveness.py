@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from asyncjobs.engine.records import attempt_record
-from asyncjobs.errors import StoreError
+from asyncjobs.errors import StoreDown, StoreError
 from asyncjobs.execution.inside import tree
 from asyncjobs.model.job import EngineRecord, Job
 from asyncjobs.model.outcome import Interrupted, ProcessReport, decide
@@ -71,6 +71,8 @@ class Liveness:
     """Ends every attempt of this engine, for the reason given, within CUT_OFF_GRACE."""
     cut_off_seconds: float
     """After so many seconds of round trips that failed, others may soon take this engine for dead."""
+    down_seconds: float
+    """The same for a server that is down, where nobody can take anybody for dead until it is back."""
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
 
     def doubt(self) -> None:
@@ -97,18 +99,20 @@ class Liveness:
     async def keep_alive(self) -> None:
         """Say each second that we live, for ever; end what we run when that was not heard for too long.
 
-        What counts are round trips that failed, not time: after a blocked loop the first one decides.
+        What counts are round trips that failed, not time: after a blocked loop the first one decides. A server
+        that is down counts less. It counts at all since it may be a go-between of ours alone that is down.
         """
         loop = asyncio.get_running_loop()
-        silent = 0.0
+        silent = 0.0  # 1.0 is too long
         cut_off = False
         while True:
             began = loop.time()
             try:
                 known = await self.store.beat(self.me.id)
-            except StoreError:
-                silent += min(loop.time() - began, LONGEST_BEAT_SECONDS) + LOOK_SECONDS
-                if silent >= self.cut_off_seconds and not cut_off:
+            except StoreError as error:
+                longest = self.down_seconds if isinstance(error, StoreDown) else self.cut_off_seconds
+                silent += (min(loop.time() - began, LONGEST_BEAT_SECONDS) + LOOK_SECONDS) / longest
+                if silent >= 1.0 and not cut_off:
                     cut_off = True
                     self._cut_off("has lost touch with the database")
             else:

@@ -10,6 +10,7 @@ Whatever goes wrong is told apart by what may have been done, since only that de
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import weakref
@@ -25,7 +26,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from asyncjobs.errors import StoreAnswerLost, StoreError, StoreUnavailable, StoreUnreachable
+from asyncjobs.errors import StoreAnswerLost, StoreDown, StoreError, StoreUnavailable, StoreUnreachable
 from asyncjobs.store.turns import Repeatable
 
 T = TypeVar("T")
@@ -133,6 +134,7 @@ class Line:
 
         Raises:
             StoreUnreachable: no connection could be opened, or the calls before took too long.
+            StoreDown: nobody can open one: the server is not up.
             Repeatable: the database has rolled it back.
             StoreAnswerLost: it took longer than `seconds`, or the connection broke meanwhile.
             StoreError: the database refuses it.
@@ -277,7 +279,17 @@ def _unreachable(error: Exception, where: str) -> StoreError:
         return cause
     if isinstance(cause, asyncpg.PostgresError) and not isinstance(cause, _REFUSED):
         return refusal(cause, where)
-    return StoreUnreachable(f"{where} can't be reached: {_words(cause)}")
+    kind = StoreDown if _is_down(cause) else StoreUnreachable
+    return kind(f"{where} can't be reached: {_words(cause)}")
+
+
+def _is_down(cause: BaseException) -> bool:
+    """Whether somebody has answered that there is no server now: it is starting or ending, or its port is closed."""
+    if isinstance(cause, ConnectionRefusedError | FileNotFoundError | asyncpg.CannotConnectNowError):
+        return True
+    # A name with several addresses: asyncio tells what each of them said, in words alone.
+    tried = str(cause).count("[Errno ")
+    return tried > 0 and str(cause).count(f"[Errno {errno.ECONNREFUSED}]") == tried
 
 
 def _words(error: BaseException) -> str:
