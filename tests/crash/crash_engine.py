@@ -41,8 +41,8 @@ async def main(database: str, settings: str, fault: str, *jobs: str) -> None:
     )
     engine.subscribe(tell)
     telling = asyncio.create_task(tell_of_the_stop(engine), name="tell of the stop")
-    if fault:
-        name, _, argument = fault.partition("=")
+    for each in fault.split():
+        name, _, argument = each.partition("=")
         getattr(crash_faults, name)(engine, *filter(None, [argument]))
     await engine.run()
     telling.cancel()

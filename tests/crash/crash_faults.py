@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import crash_clocks
 from crash_jobs import nothing
 
 from asyncjobs import JobEngine, StoreUnavailable
@@ -87,6 +88,23 @@ def blocks_its_loop(engine: JobEngine) -> None:
         say("unblocked")
 
     when(engine, JobStarted, block)
+
+
+def has_clock_off_by(_engine: JobEngine, seconds: str) -> None:
+    crash_clocks.install()
+    crash_clocks.turn(float(seconds))
+
+
+def has_clock_that_jumps_by(engine: JobEngine, seconds: str) -> None:
+    """Have it jump once, when the first job has begun."""
+    crash_clocks.install()
+
+    def jump() -> None:
+        if not crash_clocks.off:
+            crash_clocks.turn(float(seconds))
+            say("jumped")
+
+    when(engine, JobStarted, jump)
 
 
 def forks_a_child_by_os_fork(engine: JobEngine) -> None:

@@ -196,7 +196,7 @@ class JobEngine(JobClient):
         self._workers = {each.name: Worker(each, runners.of(each), around) for each in definitions}
         try:
             await self._store.register(me)
-            await self._rescue_first(self._liveness)
+            await self._begin(self._liveness)
             async with asyncio.TaskGroup() as group:
                 beside = [*self._start_liveness(group, self._liveness), self._start_notes(group, notes)]
                 beside.append(group.create_task(runners.start_early(), name="asyncjobs early start"))
@@ -214,11 +214,12 @@ class JobEngine(JobClient):
             self._stopping = False
             self._emit(EngineStopped(me.id))
 
-    async def _rescue_first(self, liveness: Liveness) -> None:
-        """Give back what dead engines ran before anything is claimed, so that it keeps its place."""
+    async def _begin(self, liveness: Liveness) -> None:
+        """Learn the time; give back what dead engines ran before anything is claimed, so that it keeps its place."""
         try:
+            await liveness.say_alive()
             await liveness.rescue_all()
-        except Exception as error:  # it is tried again each second
+        except Exception as error:  # both are tried again each second
             self._emit(TaskCrashed(task="first rescue", error=error, final=False))
 
     def _start_liveness(self, group: asyncio.TaskGroup, liveness: Liveness) -> list[asyncio.Task[None]]:

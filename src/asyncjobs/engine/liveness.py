@@ -108,7 +108,7 @@ class Liveness:
         while True:
             began = loop.time()
             try:
-                known = await self.store.beat(self.me.id)
+                known = await self.say_alive()
             except StoreError as error:
                 longest = self.down_seconds if isinstance(error, StoreDown) else self.cut_off_seconds
                 silent += (min(loop.time() - began, LONGEST_BEAT_SECONDS) + LOOK_SECONDS) / longest
@@ -122,6 +122,19 @@ class Liveness:
                     self._cut_off("was taken for dead by another")
                     await self.store.register(self.me)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def say_alive(self) -> bool:
+        """Say once that we live, and learn from the answer what time it is; return False if nobody knows us.
+
+        Where time was moved, every worker looks again when its next job is due.
+        """
+        known = await self.store.beat(self.me.id)
+        moved = self.store.clock.moved()
+        if moved < 0:  # what was due stays due, though its time is to come now
+            await self.store.bring_forward(now=self.store.clock.now())
+        if moved:
+            self.announce(set(self.me.names))
+        return known
 
     def _cut_off(self, reason: str) -> None:
         self.emit(EngineCutOff(self.me.id, reason))
@@ -195,7 +208,7 @@ class Liveness:
         return {key: job for key, job in rows.items() if key not in held}
 
     async def _give_back(self, job: Job, outcome: Interrupted) -> None:
-        now = datetime.now(UTC)
+        now = self.store.clock.now()
         transition = decide(
             job, outcome, retry_after=timedelta(0), interruption_budget=self.interruption_budget, now=now
         )

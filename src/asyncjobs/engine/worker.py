@@ -17,7 +17,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -167,14 +167,14 @@ class Worker:
                 self.definition.name,
                 limit=free,
                 engine_id=self.around.engine_id,
-                now=datetime.now(UTC),
+                now=self.around.store.clock.now(),
                 max_running=self.definition.max_running,
             )
             unused = free - len(claim.claimed)
         except StoreError as error:
             self.around.claim_failed()
             self.around.emit(TaskCrashed(task=f"claim of {self.definition.name}", error=error, final=False))
-            return (), datetime.now(UTC) + timedelta(seconds=1)
+            return (), self.around.store.clock.now() + timedelta(seconds=1)
         finally:
             if unused:
                 self.around.slots.give_back(unused)
@@ -183,7 +183,7 @@ class Worker:
     def _seconds_until(self, due: datetime | None) -> float | None:
         if due is None:
             return None
-        return min(max((due - datetime.now(UTC)).total_seconds(), 0.0), LONGEST_SLEEP)
+        return min(max((due - self.around.store.clock.now()).total_seconds(), 0.0), LONGEST_SLEEP)
 
     async def _wait(self, seconds: float | None) -> None:
         """Wait to be woken, at most so long."""
@@ -291,7 +291,7 @@ class Worker:
 
     async def _finish(self, job: Job, ended: Ended) -> None:
         """Write the attempt's end, however often it takes, and tell what became of the job."""
-        now = datetime.now(UTC)
+        now = self.around.store.clock.now()
         transition = decide(
             job,
             with_limit(ended.outcome, ended.process),

@@ -17,6 +17,7 @@ from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobStatus, LogChunk, Progress
 from asyncjobs.model.outcome import Transition
 from asyncjobs.settings import Settings
+from asyncjobs.store.clock import Clock
 
 
 class Submission(Struct, frozen=True, gc=False):
@@ -130,6 +131,11 @@ class Sighting:
 class Store(Protocol):
     """Keeps jobs. Every verb may raise StoreUnavailable, and then nothing of it was done, or all."""
 
+    @property
+    def clock(self) -> Clock:
+        """What time it is, by the clock that all who use the store share; each sign of life sets it."""
+        ...
+
     async def open(self) -> None:
         """Connect, and create or migrate the schema.
 
@@ -148,7 +154,8 @@ class Store(Protocol):
         """Write all or none; return the jobs as they are stored, in order.
 
         Where a job of the same name holds the key already, that job stands in the answer instead.
-        Writing a job of the same id again changes nothing.
+        Writing a job of the same id again changes nothing. A job without a delay is due at once by the
+        shared clock, whatever this process's own says.
         """
         ...
 
@@ -178,6 +185,10 @@ class Store(Protocol):
 
     async def retry(self, job_id: str, *, now: datetime) -> Job | None:
         """Make a final job PENDING again; return its record, or None."""
+        ...
+
+    async def bring_forward(self, *, now: datetime) -> None:
+        """Make due now what was due at once when it was submitted, and is not any more: the clock was turned back."""
         ...
 
     async def claim(

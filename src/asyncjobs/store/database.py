@@ -9,11 +9,17 @@ from sqlalchemy.engine import Dialect
 
 from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Change, Sighting
+from asyncjobs.store.clock import Clock
 from asyncjobs.store.turns import Step, Turn
 
 
 class Database(Protocol):
     """A SQLite file, or a schema of PostgreSQL's."""
+
+    @property
+    def clock(self) -> Clock:
+        """What time it is by its own clock; each sign of life sets it."""
+        ...
 
     @property
     def dialect(self) -> Dialect:

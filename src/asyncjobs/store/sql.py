@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
+from msgspec.structs import replace
+
 from asyncjobs.errors import StoreCorrupt
 from asyncjobs.model.job import FINAL, Attempt, EngineRecord, Job, JobError, JobStatus, Progress
 from asyncjobs.model.outcome import Transition
@@ -23,6 +25,7 @@ from asyncjobs.store import (
     note_statements,
     statements,
 )
+from asyncjobs.store.clock import Clock
 from asyncjobs.store.database import Database
 from asyncjobs.store.records import (
     STATUSES,
@@ -63,6 +66,11 @@ class SqlStore:
         self._limited: set[str] = set()
         """The names of which only so many run at once, over all engines."""
 
+    @property
+    def clock(self) -> Clock:
+        """What time it is, by the clock that all who use the store share."""
+        return self._database.clock
+
     async def open(self) -> None:
         """Connect, and create or migrate the schema."""
         await self._database.open()
@@ -79,6 +87,7 @@ class SqlStore:
 
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
         """Write all or none; return the jobs as they are stored."""
+        submissions = self._by_the_shared_clock(submissions)
         jobs = [each.job for each in submissions]
         rows = [submission_row(each) for each in submissions]
         keyed = [job for job in jobs if job.key is not None]
@@ -92,6 +101,7 @@ class SqlStore:
 
     async def insert_within(self, transaction: Any, submissions: Sequence[Submission]) -> list[Job]:
         """Write jobs in a transaction of the application's; whoever claims is told when it commits."""
+        submissions = self._by_the_shared_clock(submissions)
         jobs = [each.job for each in submissions]
         keyed = [job for job in jobs if job.key is not None]
         steps = [
@@ -101,6 +111,18 @@ class SqlStore:
         ]
         answers = await run_within(transaction, self._database, steps)
         return _in_place(jobs, answers[1]) if keyed else jobs
+
+    def _by_the_shared_clock(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
+        """Correct when jobs without a delay are due. What has one keeps its time, which may be any in the world."""
+        ahead = self._database.clock.ahead
+        if not ahead:
+            return submissions
+        return [
+            replace(each, job=replace(each.job, run_at=each.job.run_at - ahead))
+            if micros(each.job.run_at) - micros(each.job.created_at) < statements.AT_ONCE
+            else each
+            for each in submissions
+        ]
 
     async def get(self, job_id: str) -> Job | None:
         """Return the job with its attempts, or None."""
@@ -167,11 +189,16 @@ class SqlStore:
 
     async def retry(self, job_id: str, *, now: datetime) -> Job | None:
         """Make a final job PENDING again."""
-        steps = [statements.retry_final(job_id=job_id, now=micros(now)), *_whole_job(job_id)]
+        due = now - self._database.clock.ahead
+        steps = [statements.retry_final(job_id=job_id, now=micros(due)), *_whole_job(job_id)]
         job = await self._turns.run(steps, _read_whole_job)
         if job is not None:
             self._database.tell(Change(due=frozenset((job.name,))))
         return job
+
+    async def bring_forward(self, *, now: datetime) -> None:
+        """Make due now what was due at once when it was submitted."""
+        await self._turns.run([statements.bring_forward(now=micros(now))], _nothing)
 
     # --- attempts -------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ def _picker(names: Sequence[str]) -> Callable[[dict[str, Any]], Row]:
 
 
 FINAL_STATUSES = tuple(sorted(str(status) for status in FINAL))
+AT_ONCE = 100_000
+"""A job whose `run_at` is less than so many microseconds after its creation was submitted without a delay."""
 _COLUMNS = ", ".join(JOB_COLUMNS)
 QUALIFIED = ", ".join(f"jobs.{column}" for column in JOB_COLUMNS)
 
@@ -98,6 +100,16 @@ _RETRY_FINAL = Statement(
     "error = NULL, engine_id = NULL, started_at = NULL, finished_at = NULL, cancel_requested_at = NULL "
     f"WHERE id = :id AND run_at <> :now AND status IN {FINAL_STATUSES}"
 )
+
+
+_BRING_FORWARD = Statement(
+    f"UPDATE jobs SET run_at = :now WHERE status = 'PENDING' AND run_at > :now AND run_at - created_at < {AT_ONCE}"
+)
+
+
+def bring_forward(*, now: int) -> Step:
+    """Make due what was due at once when it was submitted."""
+    return _BRING_FORWARD.step({"now": now})
 
 
 def cancel_waiting(*, job_id: str, error: str, now: int) -> Step:

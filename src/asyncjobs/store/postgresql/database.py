@@ -21,12 +21,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from asyncjobs.errors import StoreAnswerLost, StoreUnavailable, StoreUnreachable
 from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Change, Sighting
+from asyncjobs.store.clock import ServerClock
 from asyncjobs.store.postgresql import statements
 from asyncjobs.store.postgresql.keeping import Keeper
 from asyncjobs.store.postgresql.lines import Line, Source
 from asyncjobs.store.postgresql.migrating import migrate
 from asyncjobs.store.postgresql.news import News
-from asyncjobs.store.postgresql.sessions import Sessions, channel, refuse_a_pooler
+from asyncjobs.store.postgresql.sessions import Sessions, ask_the_time, channel, refuse_a_pooler
 from asyncjobs.store.postgresql.turning import TurnRunner
 from asyncjobs.store.turns import Repeatable, Step, Turn
 
@@ -51,8 +52,9 @@ class PostgresqlDatabase:
         self._readers = [
             Line(self._source, prepare=self._sessions.limit, leaves_standbys=True) for _ in range(_READERS)
         ]
-        self._keeper = Keeper(self._source, schema=schema, sessions=self._sessions)
-        self._news = News(self._source, channel=channel(schema), listens=not pgbouncer)
+        self.clock = ServerClock()
+        self._keeper = Keeper(self._source, schema=schema, sessions=self._sessions, clock=self.clock)
+        self._news = News(self._source, channel=channel(schema), listens=not pgbouncer, clock=self.clock)
         self._turns = TurnRunner(schema, self._sessions)
         self._open = False
 
@@ -71,6 +73,7 @@ class PostgresqlDatabase:
                 await self._insist(partial(refuse_a_pooler, self._address, str(self)))
             work = partial(migrate, schema=self.schema, where=str(self), sessions=self._sessions)
             await self._insist(lambda: self._writer.run(work, seconds=MIGRATE_SECONDS))
+            await self._insist(lambda: self._writer.run(partial(ask_the_time, self.clock)))
             self._open = True
             self._news.start()
         except BaseException:

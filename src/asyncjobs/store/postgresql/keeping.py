@@ -14,9 +14,11 @@ import asyncpg
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Sighting
+from asyncjobs.store.clock import ServerClock
 from asyncjobs.store.postgresql import statements
 from asyncjobs.store.postgresql.lines import Driver, Line, Source
 from asyncjobs.store.postgresql.sessions import Sessions, lock_key
+from asyncjobs.store.rows import instant
 
 BEAT_SECONDS = 3.0
 QUIET_SECONDS = 3.0
@@ -49,8 +51,9 @@ class _Seen:
 class Keeper:
     """The locks and signs of life of the engines of one process, and its look at those of others."""
 
-    def __init__(self, source: Source, *, schema: str, sessions: Sessions) -> None:
+    def __init__(self, source: Source, *, schema: str, sessions: Sessions, clock: ServerClock) -> None:
         self._schema = schema
+        self._clock = clock
         self._sessions = sessions
         self.line = Line(source, prepare=self._begin)
         self._where = f"{source} (schema {schema})"
@@ -105,12 +108,15 @@ class Keeper:
             await self._take_locks(driver)
             try:
                 async with self._sessions.one(driver):
-                    done: str = await driver.execute(statements.qualified(statements.SAW, self._schema), engine_id)
+                    began = time.monotonic()
+                    saw = await driver.fetchval(statements.qualified(statements.SAW, self._schema), engine_id)
             except asyncpg.ReadOnlySQLTransactionError as error:
                 await self._bear_read_only()
                 raise StoreUnavailable(f"{self._where}: {error}") from error
             self._read_only_since = None
-            return done.endswith("1")
+            if saw is not None:
+                self._clock.agree(instant(saw), round_trip=time.monotonic() - began)
+            return saw is not None
 
         return await self.line.run(say, seconds=BEAT_SECONDS)
 

@@ -4,8 +4,8 @@
                                  a jittered poll stands behind it ─────────^
 
 A NOTIFY inside every transaction costs 40 % of the rate of inserts (a lock of the whole server's), so it is
-sent beside them, when they are committed. One connection listens and notifies; it is asked for a sign of life
-every few seconds, since a cut cable looks like silence. Behind PgBouncer there is only the poll.
+sent beside them, when they are committed. One connection listens and notifies; it is asked for the time every
+few seconds, as a sign of life, since a cut cable looks like silence. Behind PgBouncer there is only the poll.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 
 from asyncjobs.errors import StoreError
 from asyncjobs.store import ANYTHING, Change
+from asyncjobs.store.clock import ServerClock
 from asyncjobs.store.postgresql.lines import Driver, Line, Source
+from asyncjobs.store.postgresql.sessions import ask_the_time
 from asyncjobs.store.turns import Step
 
 POLL_SECONDS = 2.0
@@ -35,7 +37,8 @@ _LONGEST_PAYLOAD = 7000  # bytes; PostgreSQL takes 8000
 class News:
     """What other processes say, and what is said to them."""
 
-    def __init__(self, source: Source, *, channel: str, listens: bool) -> None:
+    def __init__(self, source: Source, *, channel: str, listens: bool, clock: ServerClock) -> None:
+        self._clock = clock
         self._line = Line(source, prepare=self._listen)
         self._channel = channel
         self._listens = listens
@@ -98,7 +101,7 @@ class News:
     async def _keep_listening(self) -> None:
         while True:
             try:
-                await self._line.run(_is_there, seconds=PROBE_ANSWER_SECONDS)
+                await self._line.run(partial(ask_the_time, self._clock), seconds=PROBE_ANSWER_SECONDS)
             except StoreError:  # the line opens anew with the next call; meanwhile the poll goes on
                 await asyncio.sleep(AGAIN_SECONDS)
             else:
@@ -134,10 +137,6 @@ class News:
 
     async def _notify(self, payload: str, driver: Driver) -> None:
         await driver.execute(_NOTIFY, self._channel, payload)
-
-
-async def _is_there(driver: Driver) -> None:
-    await driver.execute("SELECT 1")
 
 
 def _both(one: Change, other: Change) -> Change:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from asyncjobs.errors import StoreUnavailable
+from asyncjobs.store.clock import ServerClock
 from asyncjobs.store.postgresql.lines import Driver, Line, Source
 
 # Plans are made once: each statement has one good one, by its indexes, and to make it anew takes as long as to
@@ -83,6 +85,13 @@ async def refuse_a_pooler(address: URL | AsyncEngine, where: str) -> None:
         for line in (one, other):
             await line.close()
         await plain.dispose()
+
+
+async def ask_the_time(clock: ServerClock, driver: Driver) -> None:
+    """Set a clock by the server's."""
+    began = time.monotonic()
+    [row] = await driver.fetch("SELECT clock_timestamp()")
+    clock.agree(row[0], round_trip=time.monotonic() - began)
 
 
 def lock_key(schema: str, what: str) -> int:

@@ -129,7 +129,7 @@ FROM later LEFT JOIN taken ON true"""
 
 RUNNING_OF = "SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND name = $1"
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"
-SAW = f"UPDATE engines SET seen_at = {_NOW} WHERE id = $1"
+SAW = f"UPDATE engines SET seen_at = {_NOW} WHERE id = $1 RETURNING seen_at"
 SEEN_LATELY = f"SELECT id FROM engines WHERE seen_at > {_NOW} - $1"
 
 _REWRITTEN = {

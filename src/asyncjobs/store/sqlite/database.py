@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from asyncjobs.errors import SchemaMismatch, StoreBusy, StoreCorrupt, StoreError, StoreUnavailable
 from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import ANYTHING, Change, Sighting
+from asyncjobs.store.clock import MachineClock
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.sqlite.connection import BEGIN, Steps, TurnConnection, plain
 from asyncjobs.store.sqlite.locks import EngineLocks
@@ -39,6 +40,7 @@ class SqliteDatabase:
     def __init__(self, path: str, *, synchronous: str) -> None:
         self.path = Path(path).absolute()
         self.locks = EngineLocks(self.path)
+        self.clock = MachineClock()
         self._log = self.path.with_name(self.path.name + "-wal")
         self._synchronous = synchronous
         self._engine: AsyncEngine | None = None
