@@ -68,7 +68,7 @@ async def test_the_job_of_an_engine_that_is_killed_on_another_machine_starts_aga
     job = await handle.wait(timeout=BOUND)
 
     print(f"began again elsewhere {took:.1f} s after the kill")
-    assert took <= 7
+    assert took <= 20
     assert (job.status, job.interruptions) == (JobStatus.SUCCEEDED, 1)
     assert a_work.last_beat(attempt=1) < a_work.first_beat(attempt=2)
 

@@ -6,6 +6,8 @@ import asyncio
 import signal
 import time
 from collections import Counter
+from pathlib import Path
+from statistics import median
 
 import pytest
 from crash_jobs import nothing, work
@@ -61,7 +63,29 @@ async def test_a_wait_is_woken_by_the_end_of_a_job_in_another_process(
     assert job.finished_at is not None
     print(f"woken {(noticed - job.finished_at.timestamp()) * 1000:.0f} ms after the end in another process")
     assert job.status is JobStatus.SUCCEEDED
-    assert noticed - job.finished_at.timestamp() < 3
+    assert noticed - job.finished_at.timestamp() < 15
+
+
+@pytest.mark.soak
+async def test_a_wait_is_woken_within_three_tenths_of_a_second_by_the_end_in_another_process(
+    client: JobClient, programs: Programs, tmp_path: Path
+) -> None:
+    """D13: the median of several."""
+    await programs.engine(work)
+
+    woken: list[float] = []
+    for number in range(9):
+        a_work = Work(tmp_path / f"work-{number}")
+        handle = await client.submit(work, a_work.folder)
+        await a_work.runs()
+        waiting = asyncio.create_task(handle.wait(timeout=BOUND))
+        a_work.release()
+        job = await waiting
+        assert job.finished_at is not None
+        woken.append(time.time() - job.finished_at.timestamp())
+
+    print("woken", " ".join(f"{each * 1000:.0f}" for each in woken), "ms after the end in another process")
+    assert median(woken) <= 0.3
 
 
 async def test_a_job_submitted_in_another_process_starts_at_once(client: JobClient, programs: Programs) -> None:
@@ -75,7 +99,7 @@ async def test_a_job_submitted_in_another_process_starts_at_once(client: JobClie
         starts.append((job.started_at - job.created_at).total_seconds())
 
     print(f"started {min(starts) * 1000:.0f} to {max(starts) * 1000:.0f} ms after the submit in another process")
-    assert max(starts) < 3
+    assert max(starts) < 15
 
 
 async def test_a_cancel_reaches_a_job_that_runs_in_another_process(
@@ -95,7 +119,7 @@ async def test_a_cancel_reaches_a_job_that_runs_in_another_process(
     beats = len(a_work.beats())
     print(f"canceled in another process within {took * 1000:.0f} ms")
     assert asked.status is JobStatus.RUNNING
-    assert took < 5
+    assert took < 15
     assert len(a_work.beats()) == beats
 
 

@@ -237,3 +237,33 @@ async def test_an_end_and_the_claim_of_its_slot_can_share_a_turn(store):
     again, _ = await asyncio.gather(claim_all(store), finish(store, held, INTERRUPTED))
 
     assert [each.attempt for each in again] == [2]
+
+
+# --- a clock that is set -------------------------------------------------------------------------
+
+
+async def test_what_was_due_at_once_is_due_although_the_clock_was_turned_back(store):
+    """F68: also what was claimed before; whatever has a delay waits until the clock has come to it."""
+    given_back, waiting, delayed = await insert(store, make_job(), make_job(), make_job(run_at=NOON + SECOND))
+    [first] = await claim_all(store, limit=1)
+    await finish(store, first, INTERRUPTED)
+    before = NOON - HOUR
+
+    early = await claim_all(store, now=before)
+    await store.bring_forward(now=before)
+    claimed = await claim_all(store, now=before)
+
+    assert early == []
+    assert {job.id for job in claimed} == {given_back.id, waiting.id}
+    assert (await stored(store, delayed)).run_at == NOON + SECOND
+
+
+async def test_to_bring_forward_changes_neither_what_is_due_nor_what_has_ended(store):
+    ended = await ended_job(store)
+    due = make_job(run_at=NOON - MINUTE)
+    await insert(store, due)
+
+    await store.bring_forward(now=NOON - SECOND)
+
+    assert await stored(store, ended) == ended
+    assert (await stored(store, due)).run_at == NOON - MINUTE
