@@ -16,9 +16,11 @@ from crash_programs import BOUND, Programs, Work, until
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from asyncjobs import JobClient, JobEngine, JobStatus
+from asyncjobs.engine import liveness
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.store.postgresql import database as database_module
 from asyncjobs.store.postgresql import lines, sessions
+from asyncjobs.store.sql import SqlStore
 from asyncjobs.telemetry import EngineCutOff, JobFinished, JobStarted
 from postgres import PostgresServer
 from proxies import Proxy, proxy_to
@@ -89,6 +91,32 @@ async def test_a_job_whose_claim_is_committed_and_its_answer_lost_runs_within_se
     assert [each.outcome for each in job.attempts] == ["interrupted", "succeeded"]
     assert [(event.job.id, event.job.attempt) for event in started] == [(handle.id, 2)]
     assert (job.retry_count, job.interruptions) == (0, 0)
+
+
+async def test_what_nobody_holds_is_looked_for_again_soon_when_the_look_itself_fails(
+    cut_engine: JobEngine, client: JobClient, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F04b, F30: the database goes away once more, before the lost claim was found; not half a minute later."""
+    failed: list[str] = []
+    running = SqlStore.running
+
+    async def fails_once(store: SqlStore, engine_id: str) -> Any:
+        if not failed:
+            failed.append(engine_id)
+            raise StoreUnavailable("not now")
+        return await running(store, engine_id)
+
+    monkeypatch.setattr(SqlStore, "running", fails_once)
+    proxy.cut_the_answer_with(b"RUNNING", b'"stranded"')
+
+    handle = await client.submit_named("count_run", {}, key='"stranded"')
+    await proxy.has_cut()
+    lost = time.monotonic()
+    job = await handle.wait(timeout=2 * BOUND)
+
+    assert [each.outcome for each in job.attempts] == ["interrupted", "succeeded"]
+    assert len(failed) == 1
+    assert time.monotonic() - lost < liveness.HELD_SECONDS - 10
 
 
 async def test_a_submit_whose_acknowledgement_is_lost_returns_and_the_job_is_there_once(

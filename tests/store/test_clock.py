@@ -81,6 +81,7 @@ def test_a_server_is_believed_from_its_first_answer_on(machine, off):
 
     assert after_noon(clock.now()) == 10
     assert clock.ahead.total_seconds() == pytest.approx(off, abs=0.001)
+    assert clock.moved() == 0.0
 
 
 @pytest.mark.parametrize("by", [-HOUR, HOUR], ids=["back", "forward"])

@@ -219,6 +219,7 @@ class JobEngine(JobClient):
         try:
             await liveness.say_alive()
             await liveness.rescue_all()
+            await liveness.make_due()
         except Exception as error:  # both are tried again each second
             self._emit(TaskCrashed(task="first rescue", error=error, final=False))
 

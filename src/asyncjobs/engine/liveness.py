@@ -74,6 +74,8 @@ class Liveness:
     down_seconds: float
     """The same for a server that is down, where nobody can take anybody for dead until it is back."""
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
+    _turned_back: bool = True
+    """Whether the clock may have been turned back since `make_due`, as it may have been before we came."""
 
     def doubt(self) -> None:
         """Compare the store with the attempts held, now: an answer was lost."""
@@ -94,7 +96,12 @@ class Liveness:
             except TimeoutError:
                 pass
             self._doubt.clear()
-            await self.give_back_unheld()
+            try:
+                await self.make_due()
+                await self.give_back_unheld()
+            except StoreError:
+                self._doubt.set()  # we are started again, and have to look then
+                raise
 
     async def keep_alive(self) -> None:
         """Say each second that we live, for ever; end what we run when that was not heard for too long.
@@ -130,11 +137,24 @@ class Liveness:
         """
         known = await self.store.beat(self.me.id)
         moved = self.store.clock.moved()
-        if moved < 0:  # what was due stays due, though its time is to come now
-            await self.store.bring_forward(now=self.store.clock.now())
+        if moved < 0:
+            self._turned_back = True
+            self._doubt.set()
         if moved:
             self.announce(set(self.me.names))
         return known
+
+    async def make_due(self) -> None:
+        """Have what was due stay due, though by a clock that was turned back its time is to come."""
+        if not self._turned_back:
+            return
+        self._turned_back = False
+        try:
+            await self.store.bring_forward(now=self.store.clock.now())
+        except StoreError:
+            self._turned_back = True
+            raise
+        self.announce(set(self.me.names))
 
     def _cut_off(self, reason: str) -> None:
         self.emit(EngineCutOff(self.me.id, reason))

@@ -60,6 +60,7 @@ class ServerClock:
     def __init__(self) -> None:
         self._wall, self._monotonic = time.time(), time.monotonic()
         self._offset = 0.0
+        self._told = False
         self._moved = 0.0
 
     def now(self) -> datetime:
@@ -82,7 +83,8 @@ class ServerClock:
         before, about = self._seconds(), server.timestamp() + round_trip / 2
         if abs(about - before) <= TOLERANCE + round_trip / 2:
             about = before
-        self._moved += about - before
+        self._moved += about - before if self._told else 0.0
+        self._told = True
         self._wall, self._monotonic = time.time(), time.monotonic()
         offset = about - self._wall
         self._offset = offset if abs(offset) > TOLERANCE else 0.0

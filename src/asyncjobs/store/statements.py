@@ -102,8 +102,10 @@ _RETRY_FINAL = Statement(
 )
 
 
+# Only if the newest job is of a time to come: else the clock was not turned back, and nothing is walked over.
 _BRING_FORWARD = Statement(
-    f"UPDATE jobs SET run_at = :now WHERE status = 'PENDING' AND run_at > :now AND run_at - created_at < {AT_ONCE}"
+    f"UPDATE jobs SET run_at = :now WHERE status = 'PENDING' AND run_at > :now AND run_at - created_at < {AT_ONCE} "
+    "AND (SELECT newest.created_at FROM jobs AS newest ORDER BY newest.id DESC LIMIT 1) > :now"
 )
 
 
