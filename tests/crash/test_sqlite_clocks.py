@@ -9,7 +9,7 @@ import pytest
 from crash_jobs import nothing, wait_for_release
 from crash_programs import BOUND, Work, until
 
-from asyncjobs import JobEngine, JobStatus
+from asyncjobs import JobClient, JobEngine, JobStatus
 
 HOUR = 3600
 
@@ -37,6 +37,18 @@ async def test_what_waited_when_the_clock_was_turned_back_runs_and_a_delay_is_ke
 
         assert {(job.status, job.attempt) for job in jobs} == {(JobStatus.SUCCEEDED, 1)}
         assert (await delayed.job()).status is JobStatus.PENDING
+
+
+async def test_what_waited_while_no_engine_ran_and_the_clock_was_turned_back_runs(database: str) -> None:
+    """F68: nobody saw it happen; the newest job tells of it."""
+    async with JobClient(database, jobs=[nothing]) as client:
+        handle = await client.submit(nothing)
+    crash_clocks.turn(-HOUR)
+
+    async with JobEngine(database, jobs=[nothing]) as engine:
+        job = await engine.wait(handle.id, timeout=BOUND)
+
+    assert job.status is JobStatus.SUCCEEDED
 
 
 async def test_what_has_become_due_because_the_clock_was_set_forward_runs_within_seconds(database: str) -> None:
