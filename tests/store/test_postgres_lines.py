@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from sqlalchemy.engine import make_url
 
-from asyncjobs.errors import StoreAnswerLost, StoreUnreachable
+from asyncjobs.errors import StoreAnswerLost, StoreDown, StoreUnreachable
 from asyncjobs.store.postgresql import lines
 from asyncjobs.store.postgresql.lines import Driver, Line, Source
 from proxies import Proxy, proxy_to
@@ -74,6 +75,28 @@ async def test_opening_ends_in_time_whenever_the_connection_falls_silent(
         monkeypatch.undo()
 
         assert await line.run(work) == 42
+
+
+@pytest.mark.parametrize("where", ["@127.0.0.1:{port}/x", "@localhost:{port}/x", "@/x?host={folder}&port={port}"])
+async def test_a_server_that_is_not_up_is_known_by_the_refusal(
+    where: str, tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """F30: for everybody, so that nobody takes anybody for dead there."""
+    url = "postgresql+asyncpg://postgres" + where.format(port=unused_tcp_port, folder=tmp_path)
+    line = Line(Source(make_url(url), pooled=False))
+
+    with pytest.raises(StoreDown, match="can't be reached"):
+        await line.run(work)
+
+
+async def test_a_connection_that_is_cut_as_it_is_opened_tells_nothing_of_the_server(line: Line, proxy: Proxy) -> None:
+    """As by a proxy that does not reach it, though others may."""
+    proxy.refuses = True
+
+    with pytest.raises(StoreUnreachable) as refused:
+        await line.run(work)
+
+    assert not isinstance(refused.value, StoreDown)
 
 
 async def test_a_caller_who_has_gone_holds_a_silent_connection_no_longer_than_its_time(
