@@ -18,7 +18,7 @@ from asyncjobs.store.clock import ServerClock
 from asyncjobs.store.postgresql import statements
 from asyncjobs.store.postgresql.lines import Driver, Line, Source
 from asyncjobs.store.postgresql.sessions import Sessions, lock_key
-from asyncjobs.store.rows import instant
+from asyncjobs.store.records import instant
 
 BEAT_SECONDS = 3.0
 QUIET_SECONDS = 3.0
