@@ -165,11 +165,15 @@ class _Reading:
             return None
         window = self._text[at : at + WINDOW]
         for cut in {window.rfind("},") + 1, window.rfind("],") + 1, window.rfind(",")}:
-            if cut > 0:
-                try:
-                    return jsonvalues.scan(f"{opened}{window[:cut]}{closed}", 0)[0], at + cut
-                except (StopIteration, ValueError):
-                    continue
+            if cut <= 0:
+                continue
+            text = f"{opened}{window[:cut]}{closed}"
+            try:
+                value, end = jsonvalues.scan(text, 0)
+            except (StopIteration, ValueError):
+                continue
+            if end == len(text):
+                return value, at + cut
         self._one_by_one_until = at + WINDOW
         return None
 

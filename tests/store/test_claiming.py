@@ -175,9 +175,9 @@ async def test_each_claim_is_a_new_attempt(store, transition):
 async def test_attempts_go_on_counting_after_a_manual_retry(store):
     """F06"""
     ended = await ended_job(store)
-    await store.retry(ended.id, now=NOON)
+    await store.retry(ended.id, now=LATER)
 
-    again = await claim_one(store)
+    again = await claim_one(store, now=LATER)
 
     assert again.attempt == 2
 

@@ -193,8 +193,8 @@ async def test_a_late_finish_after_a_manual_retry_is_refused(store):
     """F06"""
     first = await claim_one(store, inserted=make_job())
     await finish(store, first, FAILED)
-    await store.retry(first.id, now=NOON)
-    second = await claim_one(store)
+    await store.retry(first.id, now=LATER)
+    second = await claim_one(store, now=LATER)
 
     written = await finish(store, first, SUCCEEDED)
 
