@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -19,7 +20,7 @@ from test_hosts import our_templates, template_of
 
 from asyncjobs import Settings, job
 from asyncjobs.execution.runner import ProcessRunner
-from asyncjobs.model.outcome import Crashed, Failed, Succeeded, TimedOut
+from asyncjobs.model.outcome import Canceled, Crashed, Failed, Succeeded, TimedOut
 
 MakeModule = Callable[[str, str], ModuleType]
 
@@ -143,6 +144,17 @@ async def test_an_import_that_hangs_times_out_and_harms_no_other_module(fork: Be
     assert other.outcome == Succeeded("null")
 
 
+async def test_an_import_that_one_job_gave_up_goes_on_for_those_that_wait_for_it(fork: Bench, module: MakeModule):
+    hanging = module("hanging_for_all", "import time\ntime.sleep(600)\n")
+    definition = job(hanging.work)
+
+    impatient, patient = await asyncio.gather(
+        fork.run(definition, timeout=0.3, kill_grace=0.1), fork.run(definition, timeout=1.0, kill_grace=0.1)
+    )
+
+    assert (impatient.outcome, patient.outcome) == (TimedOut(), TimedOut())
+
+
 async def test_a_module_with_threads_gets_fresh_interpreters_and_a_warning(module: MakeModule):
     threaded = module(
         "threaded",
@@ -212,13 +224,14 @@ async def test_close_ends_templates(fork: Bench):
 
 
 async def test_a_job_is_the_child_of_its_template(fork: Bench, marks: Path):
-    import asyncio
-
-    running = asyncio.create_task(fork.run(jobs.leave_processes, marks, "plain", True, timeout=1.0, kill_grace=0.0))
+    asked = asyncio.get_running_loop().create_future()
+    work = fork.run(jobs.leave_processes, marks, "plain", True, asked=asked, kill_grace=0.0)
+    running = asyncio.create_task(work)
     await until((marks / "began").exists)
     [template] = our_templates()
 
     assert template_of(template_of_sleeper(marks)) == template
+    asked.set_result(Canceled())
     await running
 
 

@@ -108,12 +108,18 @@ class Supply:
         Raises:
             NotStarted: no template could be started, or they keep dying.
         """
-        if self._current() is not None:
-            return
-        if self._opening is None:
-            self._opening = asyncio.get_running_loop().create_task(self._open(), name="open a template")
-            self._opening.add_done_callback(self._opened)
-        await asyncio.shield(self._opening)
+        while self._current() is None:
+            if self._opening is None:
+                self._opening = asyncio.get_running_loop().create_task(self._open(), name="open a template")
+                self._opening.add_done_callback(self._opened)
+            opening = self._opening
+            await asyncio.wait((opening,))
+            if not opening.cancelled():
+                opening.result()
+                return
+            if self._closed:
+                raise NotStarted("its engine stops")
+            # Somebody else has distrusted its import: the next one is without.
 
     def distrust(self) -> None:
         """Give up the import that keeps everybody waiting: an attempt has run out of time over it."""
