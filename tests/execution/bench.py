@@ -22,7 +22,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 # Each run of the suite has its own, and hands it to the processes that it starts.
 ENGINE = os.environ.setdefault("ASYNCJOBS_TEST_ENGINE", f"engine-under-test-{os.getpid()}")
 SETTINGS = Settings(max_result_bytes=6_000_000, max_output_bytes=10_000)
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 RUNNERS: dict[str, Callable[[], Runner]] = {
     "fork": lambda: ProcessRunner("fork", engine_id=ENGINE, settings=SETTINGS),
@@ -78,6 +78,17 @@ class Bench:
 
     def details(self, changes: dict[str, Any]) -> None:
         self.detailed.update(changes)
+
+
+async def run_into_timeout(
+    bench: Bench, definition: JobDefinition[..., Any], marks: Path, *args: Any, **options: Any
+) -> Ended:
+    """Run a job past its timeout, the shortest in which it can begin on this machine."""
+    for timeout in (0.5, 1.0, 2.0, 4.0, 8.0, 16.0):
+        ended = await bench.run(definition, marks, *args, timeout=timeout, **options)
+        if (marks / "began").exists():
+            return ended
+    raise AssertionError("it never began")
 
 
 async def until(condition: Callable[[], object]) -> None:

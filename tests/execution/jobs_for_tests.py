@@ -251,8 +251,8 @@ def spin(marks: Path) -> None:
 def spin_with_daemon(marks: Path) -> None:
     """Ignore SIGTERM, leave a daemon in a session of its own, and hold the GIL in C for ever, nearly."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    leave_processes.function(marks, "daemon")
     (marks / "job").write_text(str(os.getpid()))
+    leave_processes.function(marks, "daemon")
     sum(range(10**15))
 
 

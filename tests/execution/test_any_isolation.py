@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jobs_for_tests as jobs
 import pytest
-from bench import Bench, make_job, until
+from bench import Bench, make_job, run_into_timeout, until
 
 from asyncjobs.execution import Ended
 from asyncjobs.model.outcome import Canceled, Failed, Interrupted, Succeeded, TimedOut
@@ -212,7 +212,7 @@ async def test_several_jobs_run_at_once_each_with_its_own_result(anywhere: Bench
 
 
 async def test_an_async_job_past_its_timeout_is_cancelled(anywhere: Bench, marks: Path):
-    ended = await anywhere.run(jobs.sleep_async, marks, timeout=1.0)
+    ended = await run_into_timeout(anywhere, jobs.sleep_async, marks)
 
     assert ended.outcome == TimedOut()
     assert (marks / "cancelled").exists()

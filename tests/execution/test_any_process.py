@@ -13,7 +13,7 @@ from pathlib import Path
 import jobs_for_tests as jobs
 import light_jobs
 import pytest
-from bench import Bench, alive, pids_in, until
+from bench import Bench, alive, pids_in, run_into_timeout, until
 
 from asyncjobs import job
 from asyncjobs.execution import Ended
@@ -91,7 +91,7 @@ async def test_the_process_is_reported(process: Bench):
 
 
 async def test_a_killed_process_is_reported_too(process: Bench, marks: Path):
-    ended = await process.run(jobs.ignore_sigterm, marks, timeout=0.4, kill_grace=0.05)
+    ended = await run_into_timeout(process, jobs.ignore_sigterm, marks, kill_grace=0.05)
 
     assert ended.process.signal == signal.SIGKILL
     assert ended.process.peak_rss is not None
@@ -326,20 +326,32 @@ async def test_a_copy_that_the_job_forked_does_not_reply(process: Bench):
 
 async def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(process: Bench, marks: Path):
     """F21"""
-    began = time.monotonic()
-
-    ended = await process.run(jobs.ignore_sigterm, marks, timeout=0.5, kill_grace=0.1)
+    ended = await run_into_timeout(process, jobs.ignore_sigterm, marks, kill_grace=0.1)
 
     assert ended.outcome == TimedOut(transient=True)
-    assert 0.6 <= time.monotonic() - began < 5
+    assert ended.process.signal == signal.SIGKILL
     assert ended.busy is None
 
 
+async def test_a_job_has_its_grace_before_it_is_killed(process: Bench, marks: Path):
+    """F21"""
+    asked = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(process.run(jobs.ignore_sigterm, marks, asked=asked, kill_grace=0.3))
+    await until((marks / "began").exists)
+
+    asked_at = time.monotonic()
+    asked.set_result(Canceled())
+    ended = await running
+
+    assert time.monotonic() - asked_at >= 0.3
+    assert ended.process.signal == signal.SIGKILL
+
+
 async def test_a_job_that_spins_in_c_is_killed_after_its_grace(process: Bench, marks: Path):
-    ended = await process.run(jobs.spin, marks, timeout=1.0, kill_grace=0.1)
+    ended = await run_into_timeout(process, jobs.spin, marks, kill_grace=0.1)
 
     assert ended.outcome == TimedOut()
-    assert (marks / "began").exists()
+    assert ended.process.signal == signal.SIGKILL
 
 
 async def test_a_job_that_is_asked_to_end_cleans_up(process: Bench, marks: Path):
@@ -403,7 +415,7 @@ async def test_a_timeout_counts_the_import_of_the_module(process: Bench, tmp_pat
 
 async def test_a_grandchild_is_dead_after_a_timeout(process: Bench, marks: Path):
     """F22, D12"""
-    ended = await process.run(jobs.leave_processes, marks, "daemon", True, timeout=1.0, kill_grace=0.0)
+    ended = await run_into_timeout(process, jobs.leave_processes, marks, "daemon", True, kill_grace=0.0)
 
     assert ended.outcome == TimedOut()
     assert not any(map(alive, pids_in(marks)))

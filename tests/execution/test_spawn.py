@@ -173,17 +173,22 @@ async def test_want_of_descriptors_is_no_attempt_and_leaks_none(spawn: Bench):
     await until(lambda: sorted(os.listdir("/proc/self/fd")) == open_before)
 
 
-async def test_want_of_threads_is_no_attempt_and_leaves_no_process(spawn: Bench, monkeypatch):
+async def test_a_process_that_can_not_be_watched_is_no_attempt_and_is_not_left(spawn: Bench, monkeypatch):
+    """asyncio watches with a thread for each process, from Python 3.12 on with a descriptor."""
     start = threading.Thread.start
 
-    def refuse(thread: threading.Thread) -> None:
+    def refuse_a_thread(thread: threading.Thread) -> None:
         if thread.name.startswith("asyncio-waitpid"):
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+    def refuse_a_descriptor(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
 
-    with pytest.raises(NotStarted, match="thread"):
+    monkeypatch.setattr(threading.Thread, "start", refuse_a_thread)
+    monkeypatch.setattr(os, "pidfd_open", refuse_a_descriptor)
+
+    with pytest.raises(NotStarted, match=r"thread|Too many open files"):
         await spawn.run(light_jobs.nothing)
     await until(lambda: not children())
 
