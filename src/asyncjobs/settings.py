@@ -92,8 +92,8 @@ class Settings:
 
     Times are seconds, sizes bytes. `timeout` None means jobs have no time limit of their own;
     `kill_grace` passes between asking a job to end and killing it, `stop_grace` between an engine's stop and
-    the interruption of what it still runs. A job may lose its engine `interruptions` times before it FAILED.
-    Of an attempt's output `max_output_bytes` are kept, half of them its beginning and half its end.
+    the interruption of what it still runs. A job may lose its engine or template `interruptions` times before
+    it FAILED. Of an attempt's output `max_output_bytes` are kept, half of them its beginning and half its end.
     `max_processes` is how many attempts an engine runs at once over all names, None as many as their
     `max_workers` allow. `allowed_jobs` None allows every name. `jobs` names further dotted functions to
     register. A template process is replaced after `template_jobs` or `template_seconds`, and when the

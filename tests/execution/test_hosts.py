@@ -100,9 +100,23 @@ async def test_a_killed_template_interrupts_its_jobs_and_sweeps_what_they_left(p
     again = await process.run(light_jobs.nothing)
 
     assert isinstance(ended.outcome, Interrupted)
-    assert not ended.outcome.vanished
+    assert ended.outcome.vanished
     assert not alive(pids_in(marks)[0])
     assert again.outcome == Succeeded("null")
+
+
+async def test_a_sigterm_for_all_processes_leaves_the_template_to_its_engine(process: Bench, marks: Path):
+    """F13: as a service manager sends it to each process of a service."""
+    running = asyncio.create_task(process.run(jobs.sleep_until, marks))
+    await until((marks / "began").exists)
+
+    for template in our_templates():
+        os.kill(template, signal.SIGTERM)
+    beside = await process.run(light_jobs.nothing)
+    (marks / "enough").touch()
+
+    assert beside.outcome == Succeeded("null")
+    assert (await running).outcome == Succeeded('"late"')
 
 
 async def test_templates_that_keep_dying_are_started_after_a_pause(process: Bench, monkeypatch):

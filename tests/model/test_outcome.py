@@ -170,7 +170,7 @@ def test_the_error_of_a_job_that_takes_its_engines_down_says_how_often():
     transition = decided(make_running(interruptions=10), VANISHED, interruption_budget=10)
 
     assert transition.error is not None
-    assert transition.error.message == ("its engine vanished 11 times while running it (the budget is 10)")
+    assert transition.error.message == ("its engine or template vanished 11 times while running it (the budget is 10)")
 
 
 def test_a_budget_of_thousands_of_interruptions_works():

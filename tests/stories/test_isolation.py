@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 import story_jobs
+import story_killers
 from story_environments import absent, bare, newer, older
 
-from asyncjobs import EnvironmentFailed, InvalidOptions, JobEngine, JobFailed, JobStatus, Settings, UnknownJobName, job
+from asyncjobs import (
+    EnvironmentFailed,
+    InvalidOptions,
+    JobClient,
+    JobEngine,
+    JobFailed,
+    JobStatus,
+    Settings,
+    UnknownJobName,
+    job,
+)
 from asyncjobs.execution.inside import tree
 from asyncjobs.telemetry import EnvironmentBuilding, EnvironmentBuilt, ForkUnsafe
 
 Start = Callable[..., Awaitable[JobEngine]]
 PROCESSES = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
+ENGINE_OF_ITS_OWN = """
+import asyncio, sys
+sys.path.insert(0, sys.argv[2])
+import story_killers
+from asyncjobs import JobEngine, Settings
+
+settings = Settings(isolation=sys.argv[3], interruptions=2)
+asyncio.run(JobEngine(sys.argv[1], jobs=[story_killers], settings=settings).run())
+"""
 
 
 def children() -> set[int]:
@@ -79,6 +102,46 @@ async def test_a_job_that_keeps_a_pool_of_threads_open_is_its_warm_process_last(
     processes = {await (await engine.submit(story_jobs.leave_a_pool)).result(timeout=30) for _ in range(2)}
 
     assert len(processes) == 2
+
+
+@PROCESSES
+async def test_a_job_that_takes_its_template_down_each_time_ends_failed_with_its_history(
+    start: Start, isolation: str
+) -> None:
+    """F12. What could not be started in the pauses between is in the history, too, and used up nothing."""
+    engine = await start(jobs=[story_killers], isolation=isolation, interruptions=2)
+
+    record = await (await engine.submit(story_killers.kill_my_template)).wait(timeout=60)
+
+    assert record.status is JobStatus.FAILED
+    assert record.error is not None
+    assert (record.error.kind, record.interruptions, record.retry_count) == ("interrupted", 3, 0)
+    assert {each.outcome for each in record.attempts} == {"interrupted"}
+    reasons = [each.reason or "" for each in record.attempts]
+    assert sum(each.startswith("its template ended, and it with that") for each in reasons) == 3
+
+
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse", "inline"])
+async def test_a_job_that_takes_its_engine_down_each_time_ends_failed_with_its_history(
+    tmp_path: Path, start_python: Callable[..., Popen[str]], isolation: str
+) -> None:
+    """F12."""
+    url = f"sqlite:///{tmp_path}/jobs.db"
+    async with JobClient(url, jobs=[story_killers]) as client:
+        handle = await client.submit(story_killers.kill_my_engine)
+        taken_down = []
+        for _ in range(3):
+            taken_down.append(start_python(ENGINE_OF_ITS_OWN, url, Path(__file__).parent, isolation))
+            await asyncio.to_thread(taken_down[-1].wait, 60)
+        start_python(ENGINE_OF_ITS_OWN, url, Path(__file__).parent, isolation)
+
+        record = await handle.wait(timeout=60)
+
+    assert [each.returncode for each in taken_down] == [-signal.SIGKILL] * 3
+    assert record.status is JobStatus.FAILED
+    assert record.error is not None
+    assert (record.error.kind, record.interruptions, record.retry_count) == ("interrupted", 3, 0)
+    assert [each.outcome for each in record.attempts] == ["interrupted"] * 3
 
 
 @PROCESSES

@@ -156,7 +156,7 @@ class ProcessAttempt:
         elif reply is not None and (not reply.ok or process.killed or process.returncode == 0):
             outcome = reply.outcome(self._definition)
         elif process.orphaned:
-            outcome = Interrupted(reason="its template ended, and it with that")
+            outcome = Interrupted(reason="its template ended, and it with that", vanished=True)
         else:
             outcome = self._crashed(self._unreplied(reply))
         return await self._ended(outcome, reply, gone=gone)

@@ -40,8 +40,8 @@ class JobError(Struct, frozen=True, kw_only=True, gc=False):
     `kind` is one of `exception` (the function raised), `import` (its module or name could not be
     loaded), `environment` (it could not be built), `params` (they no longer fit the function),
     `result` (it is not JSON, or too large), `timeout`, `crash` (the process ended without a reply),
-    `canceled`, `interrupted` (its engine vanished once too often) and `damaged` (what is stored of the
-    job can't be read). `class_name` and `traceback` are None where nothing was raised.
+    `canceled`, `interrupted` (its engine or template vanished once too often) and `damaged` (what is
+    stored of the job can't be read). `class_name` and `traceback` are None where nothing was raised.
     """
 
     kind: str

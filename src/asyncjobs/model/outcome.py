@@ -54,8 +54,9 @@ class Crashed(Struct, frozen=True, kw_only=True, gc=False):
 class Interrupted(Struct, frozen=True, kw_only=True, gc=False):
     """The attempt ended through no fault of the job's.
 
-    `vanished` is true when its engine was gone without a goodbye: only that counts, against the
-    job's budget of interruptions. Asked of a running attempt, it has at most `within` seconds to end.
+    `vanished` is true when its engine, or the template that its process came from, was gone without a
+    goodbye: only that counts, against the job's budget of interruptions. Asked of a running attempt, it
+    has at most `within` seconds to end.
     """
 
     reason: str = ""
@@ -161,7 +162,7 @@ def _vanished(job: Job, *, budget: int, now: datetime) -> Transition:
     if count > budget:
         error = JobError(
             kind="interrupted",
-            message=f"its engine vanished {count} times while running it (the budget is {budget})",
+            message=f"its engine or template vanished {count} times while running it (the budget is {budget})",
         )
         return _transition(job, JobStatus.FAILED, error=error, interruptions=count)
     wait = timedelta(seconds=min(2.0 ** min(count, 6), 60.0)) if count >= 3 else None

@@ -15,21 +15,21 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal
     from typing import Any
-else:
-    import _signal
 
 _UNTIL_ADAPTED = 20  # CPython adapts a function that has been called eight times
 
 
-def rehearse_for_copies(child: Any, parent: int) -> None:
-    """Do in a template, whose parent is the engine, what its copies will do, until nothing of it is new."""
+def rehearse_for_copies(child: Any, parent: int, number: int) -> None:
+    """Do in a template, whose parent is the engine, what its copies will do, until nothing of it is new.
+
+    It takes the signal `number` when the engine ends.
+    """
     forking = child.load("forking")
     for _ in range(_UNTIL_ADAPTED):
         _rehearse(child)
         # It binds us to the engine anew, last: the job of nothing may have taken the signal of its death.
-        forking.begin(parent, _signal.SIGTERM, (1, 2), ())
+        forking.begin(parent, number, (1, 2), ())
 
 
 def rehearse_meanwhile(child: Any, channel: int) -> None:

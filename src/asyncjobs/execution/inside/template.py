@@ -9,7 +9,8 @@ reaps and only it kills, so no process id can be reused under it. It is the subr
 each job is of what it starts: whatever a job leaves behind becomes the template's child when the job
 has died, and is killed then. It keeps the deadlines itself, so an engine whose loop is blocked delays
 the record only. When the engine is gone (end of file, or the kernel's signal at its death) it kills
-all that descends from it, and ends.
+all that descends from it, and ends. A SIGTERM it ignores: where a service manager sends one to every
+process, the engine decides how long the jobs may go on.
 
 For a job that needs a fresh interpreter the forked process executes one; the template is bare then.
 
@@ -36,6 +37,8 @@ _CHILD_MODULE = "_asyncjobs_child"
 _SLACK = 0.05  # after a deadline: the engine is the first to act on it, unless its loop is blocked
 _MOST_DESCRIPTORS = 3 * 32
 _OOM_SCORE = b"500"
+# The signal of the engine's death is one that nobody else sends. macOS has neither.
+_ENGINE_GONE = getattr(_signal, "SIGRTMAX", 0)
 
 
 class Process:
@@ -54,7 +57,7 @@ class Process:
 def main(control: int, parent: int) -> None:
     """Serve the engine at the other end of `control` until it is gone, then end this process."""
     child = _load_child()
-    child.bind_to(parent, _signal.SIGTERM)
+    child.bind_to(parent, _ENGINE_GONE)
     child.reset_signals()
     _be_killed_first()
     child.load_neighbours()
@@ -85,7 +88,7 @@ def _prepared(child: Any, order: dict[str, Any], parent: int) -> dict[str, Any]:
     __import__("resource")  # for the limits of jobs, once for all of them
     child.load("forking").foresee(functions)
     gc.collect()
-    child.load("rehearsal").rehearse_for_copies(child, parent)
+    child.load("rehearsal").rehearse_for_copies(child, parent, _ENGINE_GONE)
     gc.freeze()
     return ready
 
@@ -175,13 +178,14 @@ class _Template:
     def _listen_to_signals(self) -> None:
         for descriptor in (self._wake_in, self._wake_out):
             posix.set_blocking(descriptor, False)
-        for number in (_signal.SIGCHLD, _signal.SIGTERM):
+        for number in filter(None, (_signal.SIGCHLD, _ENGINE_GONE)):
             _signal.signal(number, _nothing)
-        _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+        for number in (_signal.SIGINT, _signal.SIGTERM):
+            _signal.signal(number, _signal.SIG_IGN)
         _signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
 
     def _note_signals(self) -> None:
-        if _signal.SIGTERM in posix.read(self._wake_in, 4096):
+        if _ENGINE_GONE in posix.read(self._wake_in, 4096):
             self._over = True
 
     def _milliseconds(self) -> float | None:
