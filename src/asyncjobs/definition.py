@@ -82,6 +82,7 @@ class JobDefinition(_Typed[P, R]):
         cpu_limit: Seconds | None = None,
         max_output: int | None = None,
         open_files: int | None = None,
+        process_limit: int | None = None,
         nice: int = 0,
         python_version: str | None = None,
         pip_requirements: Iterable[str] = (),
@@ -106,6 +107,7 @@ class JobDefinition(_Typed[P, R]):
         self.cpu_limit = checked_seconds("cpu_limit", cpu_limit, least=1)
         self.max_output = checked_optional("max_output", max_output, least=0)
         self.open_files = checked_optional("open_files", open_files, least=16)
+        self.process_limit = checked_optional("process_limit", process_limit, least=1)
         self.nice = checked_int("nice", nice, least=0, most=19)
         self.python_version = checked_version(python_version)
         self.pip_requirements = checked_lines(pip_requirements)
@@ -189,7 +191,7 @@ class JobDefinition(_Typed[P, R]):
 
     def needs_a_process(self) -> bool:
         """Whether it asks for what `inline` can't give: variables, limits or an environment of its own."""
-        limits = (self.memory_limit, self.cpu_limit, self.open_files, self.python_version)
+        limits = (self.memory_limit, self.cpu_limit, self.open_files, self.process_limit, self.python_version)
         return bool(self.env or self.nice or self.pip_requirements) or any(each is not None for each in limits)
 
     def __repr__(self) -> str:
@@ -256,6 +258,7 @@ def job(
     cpu_limit: Seconds | None = None,
     max_output: int | None = None,
     open_files: int | None = None,
+    process_limit: int | None = None,
     nice: int = 0,
     python_version: str | None = None,
     pip_requirements: Iterable[str] = (),
@@ -283,6 +286,8 @@ def job(name: Any = None, **options: Any) -> Any:
         cpu_limit: seconds of processor time, after which an attempt is killed.
         max_output: bytes of output kept of an attempt, of its beginning and of its end.
         open_files: how many descriptors a job may have open.
+        process_limit: how many processes a job may have at once, its own among them; with more, it is
+            killed with all of them. They are counted some times a second, threads are not.
         nice: how far a job stands back for other processes, 0 to 19.
         python_version: such as `"3.12"`: the job runs under this interpreter.
         pip_requirements: such as `["scikit-learn==1.7"]`: the job runs in an environment that has

@@ -508,6 +508,37 @@ kept: list[bytearray] = []
 
 
 @job
+def fork_bomb(marks: Path, session_each: bool = False, most: int = 300) -> None:
+    """Multiply, and keep the processors busy; even where nobody prevents it, only so often and for 20 s."""
+    shares, writer = os.pipe()
+    os.write(writer, b"x" * most)
+    os.set_blocking(shares, False)
+    pids = os.open(marks / "pids", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    while True:
+        signal.alarm(20)
+        os.write(pids, f"{os.getpid()}\n".encode())
+        try:
+            os.read(shares, 1)
+        except BlockingIOError:
+            break
+        if os.fork() == 0 and session_each:
+            os.setsid()
+    while True:
+        pass
+
+
+@job
+def start_processes(count: int) -> int:
+    """Have so many processes at once, this one among them."""
+    started = [subprocess.Popen(SLEEPER, stdout=subprocess.DEVNULL) for _ in range(count - 1)]
+    time.sleep(1.5)
+    for each in started:
+        each.kill()
+        each.wait()
+    return len(started)
+
+
+@job
 def keep_memory(size: int) -> None:
     kept.append(bytearray(b"x" * size))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import jobs_for_tests as jobs
 import pytest
-from bench import Bench
+from bench import Bench, alive, pids_in, until
 
 from asyncjobs import job
 from asyncjobs.model.outcome import Crashed, Failed, Succeeded
@@ -61,6 +61,26 @@ async def test_a_job_has_so_many_descriptors_and_so_much_niceness(process: Bench
 
     assert isinstance(ended.outcome, Succeeded)
     assert json.loads(ended.outcome.result_json) == [64, 5]
+
+
+@pytest.mark.parametrize("session_each", [False, True], ids=["in its session", "each in its own"])
+async def test_a_fork_bomb_is_killed_above_its_process_limit(process: Bench, marks: Path, session_each: bool):
+    """F56"""
+    ended = await process.run(job(process_limit=20)(jobs.fork_bomb.function), marks, session_each)
+
+    assert isinstance(ended.outcome, Crashed)
+    assert ended.outcome.reason.startswith("process limit of 20 reached: killed by signal 9 (SIGKILL) without a reply")
+    await until(lambda: not any(map(alive, pids_in(marks))))
+
+
+async def test_a_job_may_have_as_many_processes_as_its_limit_says(process: Bench):
+    limited = job(process_limit=3)(jobs.start_processes.function)
+
+    within, beyond = await process.run(limited, 3), await process.run(limited, 4)
+
+    assert within.outcome == Succeeded("2")
+    assert isinstance(beyond.outcome, Crashed)
+    assert beyond.outcome.reason.startswith("process limit of 3 reached")
 
 
 async def test_without_limits_a_job_has_those_of_its_engine(process: Bench):

@@ -93,6 +93,8 @@ class ProcessAttempt:
             result_limit=self._settings.max_result_bytes,
             stays=self._stays,
         )
+        if self._definition.process_limit is not None:
+            process.limit_processes(self._definition.process_limit)
         if self._stays:
             process.listen()
         process.send(
@@ -171,6 +173,8 @@ class ProcessAttempt:
         if self._deadline is not None:
             process.keep_deadline(None, grace=0.0)
             self.process_stays = asyncio.get_running_loop().time() < self._deadline
+        if self._definition.process_limit is not None:
+            process.limit_processes(None)
         process.pid, process.peak_rss = reply.pid, reply.peak_rss
         process.capture.end_attempt()
         process.again()
@@ -215,7 +219,11 @@ class ProcessAttempt:
         process = self._process
         if process.returncode is None:
             return "could not be killed"
-        how = described_end(process.returncode, killed=process.killed, cpu_limit=self._definition.cpu_limit)
+        how = described_end(
+            process.returncode, killed=process.killed or process.many, cpu_limit=self._definition.cpu_limit
+        )
+        if process.many:
+            how = f"process limit of {self._definition.process_limit} reached: {how}"
         if reply is not None:
             return f"{how} after its reply"
         return f"{how} in the middle of its reply" if process.channel.partial else f"{how} without a reply"

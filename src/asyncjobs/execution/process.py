@@ -64,7 +64,8 @@ class JobProcess:
 
     `ended` is done when the process is over, and `news` when there is anything to look at: a reply,
     garbage, the end, or somebody's `wake`. `late` says that its template had to end it at its
-    deadline, `orphaned` that it died with its template, `refused` why it never began.
+    deadline, `many` that it killed it for the number of its processes, `orphaned` that it died with
+    its template, `refused` why it never began.
     """
 
     def __init__(self, template: Template, n: int) -> None:
@@ -80,7 +81,7 @@ class JobProcess:
         self.runs = 0
         self.first_rss: int | None = None
         self._listening: asyncio.TimerHandle | None = None
-        self.killed = self.late = self.orphaned = False
+        self.killed = self.late = self.many = self.orphaned = False
         self.refused: str | None = None
         self.news: asyncio.Future[None] = loop.create_future()
         self.ended: asyncio.Future[None] = loop.create_future()
@@ -139,6 +140,7 @@ class JobProcess:
         self.cpu_time = news["cpu"]
         self.swept = news.get("swept", 0)
         self.late = "late" in news
+        self.many = "many" in news
         self._end()
 
     def refuse(self, why: str) -> None:
@@ -174,6 +176,10 @@ class JobProcess:
     def keep_deadline(self, deadline: float | None, *, grace: float) -> None:
         """Have the template end the process at a time of the loop's clock; None calls that off."""
         self.template.tell(self, "deadline", **seconds_left(deadline, grace))
+
+    def limit_processes(self, most: int | None) -> None:
+        """Have the template kill the job once it has more processes than that; None calls that off."""
+        self.template.tell(self, "limit", processes=most)
 
     def ask(self, *, grace: float) -> None:
         """Have SIGTERM sent to the process and what is in its group; the template kills after `grace`."""

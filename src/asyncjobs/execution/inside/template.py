@@ -2,6 +2,7 @@
 
     start + three descriptors ──> fork ──> child.serve(channel)     the job, in a session of its own
     deadline, ask, kill      ──> SIGTERM to its group; stop, walk and kill of its tree
+    limit                    ──> the same once it has too many processes
     ended                    <── wait4: status, memory, time
 
 The template is single-threaded and runs nothing of the user's once it has imported the module. Only it
@@ -44,14 +45,14 @@ _ENGINE_GONE = getattr(_signal, "SIGRTMAX", 0)
 class Process:
     """A job's process, as its parent sees it."""
 
-    __slots__ = ("asked", "grace", "killed", "late", "n", "pid", "when")
+    __slots__ = ("asked", "grace", "killed", "late", "many", "n", "pid", "when")
 
     def __init__(self, n: int, pid: int) -> None:
         self.n = n
         self.pid = pid
         self.when: float | None = None  # the next thing to do to it: to ask, then to kill
         self.grace = 0.0
-        self.asked = self.killed = self.late = False
+        self.asked = self.killed = self.late = self.many = False
 
 
 def main(control: int, parent: int) -> None:
@@ -153,6 +154,7 @@ class _Template:
         self._own = (control, self._wake_in, self._wake_out)
         self._strangers: set[int] = set()  # children that the module's import has left, if any
         self._due: float | None = None
+        self._watch: Any = None  # of how many processes the jobs have, where that is limited
         self._unsaid = b""
         self._over = False
 
@@ -189,7 +191,7 @@ class _Template:
             self._over = True
 
     def _milliseconds(self) -> float | None:
-        self._due = None
+        self._due = None if self._watch is None else self._watch.due
         for each in self._by_n.values():
             if each.when is not None and (self._due is None or each.when < self._due):
                 self._due = each.when
@@ -285,8 +287,26 @@ class _Template:
         process.killed = True
         process.when = None
         started = tree.start_time(process.pid)
-        if started is not None:
-            tree.kill_tree(process.pid, started)
+        if started is None:
+            return
+        try:
+            # Its group at once: what forks faster than we can walk would keep ahead of us.
+            posix.killpg(process.pid, _signal.SIGSTOP)
+        except OSError:
+            pass  # it has no session of its own yet
+        tree.before_others(tree.kill_tree, process.pid, started)
+
+    def _limit(self, process: Process, order: dict[str, Any]) -> None:
+        """Count its processes from now on, or no more."""
+        if not self._child.LINUX:
+            return
+        if self._watch is None:
+            self._tree()
+            self._watch = self._child.load("watching").Watch()
+        if order["processes"] is None:
+            self._watch.forget(process.pid)
+        else:
+            self._watch.limit(process.pid, order["processes"], self._now())
 
     def _sweep(self, process: Process, _order: dict[str, Any]) -> None:
         self._say({"is": "swept", "n": process.n, "count": 0})  # it has not ended: nothing is an orphan
@@ -303,6 +323,10 @@ class _Template:
             else:
                 process.late = True
                 self._send_sigterm(process)
+        if self._watch is not None and self._watch.due is not None and self._watch.due <= now:
+            for pid in self._watch.above(now):
+                self._by_pid[pid].many = True
+                self._kill(self._by_pid[pid])
 
     def _send_sigterm(self, process: Process) -> None:
         if process.asked:
@@ -326,13 +350,16 @@ class _Template:
             if process is None:
                 continue  # an orphan that we have killed, or that has ended by itself
             del self._by_n[process.n]
+            if self._watch is not None:
+                self._watch.forget(pid)
             peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
             cpu = usage.ru_utime + usage.ru_stime
             news = {"is": "ended", "n": process.n, "pid": pid, "status": status, "rss": peak, "cpu": cpu}
             if status != 0:
                 news["swept"] = self._kill_orphans()
-            if process.late:
-                news["late"] = True
+            for each in ("late", "many"):
+                if getattr(process, each):
+                    news[each] = True
             self._say(news)
 
     def _kill_orphans(self) -> int:

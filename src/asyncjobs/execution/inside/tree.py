@@ -20,7 +20,10 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 TOKEN_VARIABLE = "ASYNCJOBS_PROCESS"
 LINUX = sys.platform == "linux"
@@ -107,6 +110,19 @@ def kill_tree(pid: int, started: float) -> int:
     below = _stop_descendants(pid, ())
     _kill_all([root, *below])
     return len(below)
+
+
+def before_others(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function ahead of all other processes, if we may (as root): among many that compute we'd wait long."""
+    try:
+        policy, priority = os.sched_getscheduler(0), os.sched_getparam(0)
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except (OSError, AttributeError):
+        return function(*arguments)
+    try:
+        return function(*arguments)
+    finally:
+        os.sched_setscheduler(0, policy, priority)
 
 
 def kill_group(pid: int) -> None:
