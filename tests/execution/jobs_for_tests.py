@@ -539,6 +539,27 @@ def start_processes(count: int) -> int:
 
 
 @job
+def remember() -> int:
+    """Return how often this process has remembered."""
+    kept.append(bytearray(1))
+    return len(kept)
+
+
+@job
+def leak_daemon_thread() -> int:
+    """Leave a thread that never ends, and return how many there are of them."""
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    return threading.active_count() - 1
+
+
+@job
+def note_own_pid_and_stay(marks: Path) -> None:
+    (marks / "pids").write_text(str(os.getpid()))
+    (marks / "began").touch()
+    time.sleep(600)
+
+
+@job
 def keep_memory(size: int) -> None:
     kept.append(bytearray(b"x" * size))
 

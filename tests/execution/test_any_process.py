@@ -13,11 +13,13 @@ from pathlib import Path
 import jobs_for_tests as jobs
 import light_jobs
 import pytest
-from bench import Bench, alive, pids_in, run_into_timeout, until
+from bench import ENGINE, Bench, alive, pids_in, run_into_timeout, until
+from strangers import held_by_a_debugger, stranger_with_id
 
-from asyncjobs import job
+from asyncjobs import Settings, job
 from asyncjobs.execution import Ended
 from asyncjobs.execution.inside import tree
+from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succeeded, TimedOut
 
 
@@ -530,6 +532,55 @@ async def test_two_hundred_runs_leak_no_descriptor_process_or_thread(process: Be
     await until(lambda: threading.active_count() <= threads)
     assert len(os.listdir("/proc/self/fd")) == before
     assert {each.pid for each in tree.descendants(os.getpid())} == processes  # the unreaped would be among them
+
+
+# Who is not harmed
+
+
+@pytest.mark.machines
+async def test_a_stranger_with_the_process_id_of_a_job_that_has_ended_is_left_alone(process: Bench, marks: Path):
+    """F59. A job of `inline` has no process."""
+    ended = await process.run(jobs.kill_itself, int(signal.SIGKILL))
+
+    assert ended.process.pid is not None
+    with stranger_with_id(ended.process.pid):
+        await process.run(light_jobs.nothing)
+        await run_into_timeout(process, jobs.ignore_sigterm, marks, kill_grace=0.0)
+        await process.runner.close()
+        await asyncio.to_thread(tree.sweep, ENGINE)
+        assert alive(ended.process.pid)
+
+
+async def test_a_process_that_can_not_be_ended_keeps_its_slot_alone(process: Bench, marks: Path, monkeypatch):
+    """F24. What `inline` can't end is a thread, see test_inline.py."""
+    monkeypatch.setattr("asyncjobs.execution.process.KILL_BOUND", 0.1)
+    asked = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(process.run(jobs.note_own_pid_and_stay, marks, asked=asked, kill_grace=0.0))
+    await until((marks / "began").exists)
+
+    with held_by_a_debugger(pids_in(marks)[0]):
+        asked.set_result(Canceled())
+        ended = await running
+        beside = await process.run(light_jobs.nothing)
+
+        assert (ended.outcome, beside.outcome) == (Canceled(), Succeeded("null"))
+        assert ended.busy is not None
+        assert not ended.busy.done()
+    await ended.busy
+
+
+@pytest.mark.parametrize("definition", [jobs.remember, jobs.leak_daemon_thread], ids=["globals", "daemon threads"])
+@pytest.mark.parametrize(
+    ("isolation", "found"), [("fork", [1, 1, 1, 1]), ("spawn", [1, 1, 1, 1]), ("reuse", [1, 2, 1, 2])]
+)
+async def test_what_a_job_leaves_in_its_process_ends_with_that(isolation: str, found: list[int], definition):
+    """F60: a warm process is recycled by count here; with `inline` it is the engine's, and stays."""
+    bench = Bench(ProcessRunner(isolation, engine_id=ENGINE, settings=Settings(reuse_jobs=2)), isolation)
+
+    ends = [(await bench.run(definition)).outcome for _ in range(4)]
+    await bench.runner.close()
+
+    assert ends == [Succeeded(str(count)) for count in found]
 
 
 # The module

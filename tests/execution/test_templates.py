@@ -20,6 +20,7 @@ from test_hosts import our_templates, template_of
 
 from asyncjobs import Settings, job
 from asyncjobs.execution.runner import ProcessRunner
+from asyncjobs.execution.templates import Recipe, Template
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Succeeded, TimedOut
 
 MakeModule = Callable[[str, str], ModuleType]
@@ -221,6 +222,21 @@ async def test_close_ends_templates(fork: Bench):
     await fork.runner.close()
 
     assert our_templates() == []
+
+
+async def test_a_stranger_with_the_process_id_of_a_template_that_has_ended_is_not_killed(monkeypatch):
+    """F59, for every isolation: which process it is was noted at its start."""
+    monkeypatch.setattr("asyncjobs.execution.templates.KILL_BOUND", 0.05)
+    recipe = Recipe(python=sys.executable, setup="{}", fresh=True)
+    template = await Template.start(recipe, f"{ENGINE}.stranger", payload_limit=1000)
+    assert template._process_began is not None
+    template._process_began -= 1
+
+    await template.kill()
+
+    assert not template.gone.done()
+    template.end()
+    await template.gone
 
 
 async def test_a_job_is_the_child_of_its_template(fork: Bench, marks: Path):

@@ -93,6 +93,7 @@ class Template(asyncio.SubprocessProtocol):
         self._swept: asyncio.Task[int] | None = None
         self._decoder = Decoder(0)
         self._closing = self._given_up = False
+        self._process_began: float | None = None
         self._transport: asyncio.SubprocessTransport | None = None
         self._control: socket.socket
         self._orders: Orders
@@ -165,6 +166,7 @@ class Template(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Note the process that was started."""
         self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is no subclass
+        self._process_began = tree.start_time(self._transport.get_pid())
         if self._given_up:  # it runs, but the loop could not watch it: no thread or descriptor was left
             self._transport.close()
             process = self._transport.get_extra_info("subprocess")
@@ -328,8 +330,8 @@ class Template(asyncio.SubprocessProtocol):
         self._closing = True
         if self.gone.done() or self._transport is None:
             return
-        pid = self._transport.get_pid()
-        started = tree.start_time(pid)
+        # Whatever watches it for the loop may have reaped it already: its id may be a stranger's by now.
+        pid, started = self._transport.get_pid(), self._process_began
         if started is not None:
             try:
                 await in_thread(tree.kill_tree, pid, started, name=f"kill {pid}")
