@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,6 +81,24 @@ class Bench:
 
     def details(self, changes: dict[str, Any]) -> None:
         self.detailed.update(changes)
+
+
+@contextmanager
+def engine_of_its_own(isolation: str, marks: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start engine_for_tests.py, and kill it at the end."""
+    process = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("engine_for_tests.py")), isolation, str(marks), *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 async def run_into_timeout(

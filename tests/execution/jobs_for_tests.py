@@ -248,8 +248,10 @@ def spin(marks: Path) -> None:
 
 
 @job
-def spin_with_daemon(marks: Path) -> None:
+def spin_with_daemon(marks: Path, spin: bool = True) -> None:
     """Ignore SIGTERM, leave a daemon in a session of its own, and hold the GIL in C for ever, nearly."""
+    if not spin:
+        return
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (marks / "job").write_text(str(os.getpid()))
     leave_processes.function(marks, "daemon")

@@ -5,39 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import jobs_for_tests as jobs
 import light_jobs
 import pytest
-from bench import ENGINE, Bench, alive, pids_in, until
+from bench import ENGINE, Bench, alive, engine_of_its_own, pids_in, until
 
 from asyncjobs.execution import NotStarted
 from asyncjobs.execution.inside import tree
 from asyncjobs.model.outcome import Canceled, Interrupted, Succeeded
 
 ISOLATIONS = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
-
-
-@contextmanager
-def engine(isolation: str, marks: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    process = subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("engine_for_tests.py")), isolation, str(marks), *arguments],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
 
 
 def template_of(job: int) -> int:
@@ -64,7 +43,7 @@ def environment_of(pid: int) -> bytes:
 @pytest.mark.parametrize("job", ["ignores", "setsid", "daemon", "cleared"])
 async def test_an_engine_killed_outright_leaves_no_process(tmp_path: Path, isolation: str, job: str):
     """F02, D10"""
-    with engine(isolation, tmp_path, job) as host:
+    with engine_of_its_own(isolation, tmp_path, job) as host:
         await until((tmp_path / "began").exists)
         below = {each.pid for each in tree.descendants(host.pid)}
         if job != "ignores":
@@ -79,7 +58,7 @@ async def test_an_engine_killed_outright_leaves_no_process(tmp_path: Path, isola
 
 @ISOLATIONS
 async def test_a_deadline_is_kept_while_the_engines_loop_is_blocked(tmp_path: Path, isolation: str):
-    with engine(isolation, tmp_path, "spins", "blocked") as host:
+    with engine_of_its_own(isolation, tmp_path, "spins", "blocked") as host:
         await until((tmp_path / "blocked").exists)
         job, daemon = int((tmp_path / "job").read_text()), pids_in(tmp_path)[0]
 

@@ -317,22 +317,24 @@ class _Template:
         now = self._now()
         if self._due is None or self._due > now:
             return
-        for process in [each for each in self._by_n.values() if each.when is not None and each.when <= now]:
+        for process in list(self._by_n.values()):
+            if process.when is None or process.when > now:
+                continue
             if process.asked:
                 self._kill(process)
             else:
                 process.late = True
-                self._send_sigterm(process)
+                self._send_sigterm(process, late=now - process.when)
         if self._watch is not None and self._watch.due is not None and self._watch.due <= now:
             for pid in self._watch.above(now):
                 self._by_pid[pid].many = True
                 self._kill(self._by_pid[pid])
 
-    def _send_sigterm(self, process: Process) -> None:
+    def _send_sigterm(self, process: Process, *, late: float = -_SLACK) -> None:
         if process.asked:
             return
         process.asked = True
-        process.when = self._now() + process.grace + _SLACK
+        process.when = self._now() + process.grace - late  # one slack is enough
         try:
             posix.killpg(process.pid, _signal.SIGTERM)
         except OSError:  # it has no session of its own yet
