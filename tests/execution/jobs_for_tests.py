@@ -627,3 +627,15 @@ def note_limit_at_exit(file: Path) -> None:
     import resource
 
     atexit.register(lambda: file.write_text(str(resource.getrlimit(resource.RLIMIT_AS)[0])))
+
+
+@job
+def print_without_end(size: int, piece: bytes) -> str:
+    """Print `size` bytes made of `piece` between a head and a tail."""
+    os.write(1, b"the head\n")
+    block = piece * (100_000 // len(piece))
+    left = size
+    while left:
+        left -= os.write(1, block[: min(left, len(block))])
+    os.write(1, b"the tail\n")
+    return "done"

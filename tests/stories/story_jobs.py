@@ -272,3 +272,13 @@ def leave_a_pool() -> int:
     left_open.append(ThreadPoolExecutor(1))
     left_open[-1].submit(time.sleep, 0).result()
     return os.getpid()
+@job
+def print_without_end(size: int, piece: bytes) -> str:
+    """Print `size` bytes made of `piece` between a head and a tail."""
+    os.write(1, b"the head\n")
+    block = piece * (100_000 // len(piece))
+    left = size
+    while left:
+        left -= os.write(1, block[: min(left, len(block))])
+    os.write(1, b"the tail\n")
+    return "done"

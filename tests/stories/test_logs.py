@@ -23,6 +23,7 @@ from asyncjobs import (
 )
 from asyncjobs.client import looking
 from asyncjobs.telemetry import JobOutput
+from memory import MEGABYTE, PeakMemory
 
 Start = Callable[..., Awaitable[JobEngine]]
 
@@ -62,6 +63,25 @@ async def first_of(logs: AsyncIterator[LogChunk]) -> LogChunk:
 
 def is_followed(client: JobClient) -> bool:
     return bool(client._following._bookmarks or client._following._looking._waiters)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
+async def test_a_gigabyte_of_output_takes_a_bounded_part_of_the_engines_memory(start: Start, isolation: str) -> None:
+    """F50."""
+    engine = await start(isolation=isolation, max_output_bytes=1 * MEGABYTE)
+    memory = PeakMemory()
+
+    handle = await engine.submit(story_jobs.print_without_end, 1000 * MEGABYTE, b"a line of text\n")
+    record = await handle.wait(timeout=600)
+
+    text = await text_of(handle.logs())
+    print(f"{isolation}: peak +{memory.growth / MEGABYTE:.1f} MB with {len(text)} characters kept")
+    assert record.status is JobStatus.SUCCEEDED
+    assert memory.growth < 100 * MEGABYTE
+    assert text.startswith("the head\na line of text\n")
+    assert text.endswith("the tail\n")
+    assert "bytes of output dropped: above max_output" in text
 
 
 async def test_logs_are_there_after_the_end(engine: JobEngine) -> None:
