@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -639,3 +640,46 @@ def print_without_end(size: int, piece: bytes) -> str:
         left -= os.write(1, block[: min(left, len(block))])
     os.write(1, b"the tail\n")
     return "done"
+
+
+def hold(marks: Path, kind: str, take: Callable[[], object]) -> None:
+    """Take again and again, until it is enough."""
+    (marks / kind).touch()
+    while not (marks / "enough").exists():
+        take()
+
+
+@job(process_limit=20, nice=19)
+def hold_processes(marks: Path) -> None:
+    for _ in range(19):
+        if os.fork() == 0:
+            while True:
+                pass
+    hold(marks, "processes", lambda: sum(range(100_000)))
+
+
+@job(open_files=64, nice=19)
+def hold_descriptors(marks: Path) -> None:
+    held = []
+
+    def take() -> None:
+        try:
+            held.append(os.open("/dev/null", os.O_RDONLY))
+        except OSError:
+            while held:
+                os.close(held.pop())
+
+    hold(marks, "descriptors", take)
+
+
+@job(memory_limit=100 * 1024 * 1024, nice=19)
+def hold_memory(marks: Path) -> None:
+    held = []
+
+    def take() -> None:
+        try:
+            held.append(b"x" * 1_000_000)
+        except MemoryError:
+            held.clear()
+
+    hold(marks, "memory", take)

@@ -32,6 +32,7 @@ def apply(*, memory: int | None, cpu: float | None, files: int | None, nice: int
         _lower(resource.RLIMIT_AS, _mapped() + memory)
     if nice and not _stands_back:
         posix.nice(nice)
+        _stand_back_as_a_session(nice)
         _stands_back = True
 
 
@@ -39,6 +40,20 @@ def lift() -> None:
     """End the limit of memory, if there was one."""
     if resource.RLIMIT_AS in _before:
         resource.setrlimit(resource.RLIMIT_AS, (_before[resource.RLIMIT_AS], resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _stand_back_as_a_session(nice: int) -> None:
+    """Do the same where the kernel shares processors out among sessions first (`man 7 sched`, autogroups)."""
+    try:
+        descriptor = posix.open("/proc/self/autogroup", posix.O_WRONLY)
+    except OSError:
+        return  # it does not
+    try:
+        posix.write(descriptor, str(nice).encode())
+    except OSError:
+        pass  # only ten times a second, but for root
+    finally:
+        posix.close(descriptor)
 
 
 def _lower(kind: int, wanted: int) -> None:

@@ -1,0 +1,88 @@
+"""What a job that takes all it can get leaves to the others, where its definition limits it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import jobs_for_tests as jobs
+import light_jobs
+import pytest
+from bench import Bench, until
+
+from asyncjobs import job
+from asyncjobs.model.outcome import Crashed, Failed, Succeeded
+
+MEBIBYTE = 1024 * 1024
+ROUNDS = 3
+HOGS = [jobs.hold_processes, jobs.hold_descriptors, jobs.hold_memory]
+
+
+async def rate(bench: Bench, *, seconds: float) -> float:
+    """Return how many quick jobs end in a second, two at a time."""
+    end = time.monotonic() + seconds
+    ended = 0
+
+    async def one_after_another() -> None:
+        nonlocal ended
+        while time.monotonic() < end:
+            await bench.run(light_jobs.nothing)
+            ended += 1
+
+    await asyncio.gather(one_after_another(), one_after_another())
+    return ended / seconds
+
+
+@asynccontextmanager
+async def hogs(bench: Bench, marks: Path) -> AsyncIterator[None]:
+    """Have the hogs at work meanwhile."""
+    marks.mkdir()
+    running = [asyncio.create_task(bench.run(each, marks, timeout=600)) for each in HOGS]
+    await until(lambda: len(list(marks.iterdir())) == len(HOGS))
+    yield
+    (marks / "enough").touch()
+    assert [(await each).outcome for each in running] == [Succeeded("null")] * len(HOGS)
+
+
+async def test_hogs_end_by_their_limits_and_a_neighbour_goes_on(process: Bench, marks: Path):
+    """F56. With `inline` there are no limits: what a job takes, it takes from the application."""
+    neighbour = asyncio.create_task(process.run(jobs.sleep_until, marks))
+    await until((marks / "began").exists)
+
+    bomb, leak, hog, beside = await asyncio.gather(
+        process.run(job(process_limit=20)(jobs.fork_bomb.function), marks),
+        process.run(job(open_files=64)(jobs.use_up_descriptors.function)),
+        process.run(job(memory_limit=100 * MEBIBYTE)(jobs.take_memory.function), 300 * MEBIBYTE),
+        process.run(light_jobs.nothing),
+    )
+    (marks / "enough").touch()
+
+    assert isinstance(bomb.outcome, Crashed)
+    assert bomb.outcome.reason.startswith("process limit of 20 reached")
+    assert isinstance(leak.outcome, Failed)
+    assert "Too many open files" in leak.outcome.error.message
+    assert isinstance(hog.outcome, Failed)
+    assert hog.outcome.error.class_name == "MemoryError"
+    assert beside.outcome == Succeeded("null")
+    assert (await neighbour).outcome == Succeeded('"late"')
+
+
+@pytest.mark.soak
+async def test_hogs_at_their_limits_leave_nine_tenths_of_their_rate_to_their_neighbours(
+    process: Bench, tmp_path: Path, seconds: float
+):
+    """F56: three that stand back (`nice=19`) and take all that they may the whole time."""
+    calm: list[float] = []
+    beside: list[float] = []
+    await rate(process, seconds=1.0)
+    for number in range(ROUNDS):
+        calm.append(await rate(process, seconds=seconds))
+        async with hogs(process, tmp_path / str(number)):
+            beside.append(await rate(process, seconds=seconds))
+
+    ratio = max(beside) / max(calm)
+    print(f"{process.isolation}: {calm} jobs/s calm, {beside} beside hogs: {ratio:.2f}")
+    assert ratio >= 0.9
