@@ -22,8 +22,9 @@ from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.job import Progress
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
-# Each run of the suite has its own, and hands it to the processes that it starts.
-ENGINE = os.environ.setdefault("ASYNCJOBS_TEST_ENGINE", f"engine-under-test-{os.getpid()}")
+# Each worker of pytest has its own, since it sweeps all that has its name; the processes that it starts have it, too.
+_WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+ENGINE = os.environ.setdefault(f"ASYNCJOBS_TEST_ENGINE_{_WORKER}", f"engine-under-test-{_WORKER}-{os.getpid()}")
 SETTINGS = Settings(max_result_bytes=6_000_000, max_output_bytes=10_000)
 PATIENCE = 60.0
 
