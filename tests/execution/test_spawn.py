@@ -15,6 +15,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import jobs_for_tests as jobs
 import light_jobs
 import pytest
 from bench import ENGINE, Bench, until
@@ -92,6 +93,18 @@ async def test_standbys_end_when_nothing_has_run_for_a_while(spawn: Bench, monke
     await standbys_after_a_run(spawn)
 
     await until(lambda: not children())
+
+
+async def test_attempts_that_run_long_keep_no_process_from_waiting_for_the_next(spawn: Bench, marks, monkeypatch):
+    monkeypatch.setattr(supply_module, "LONG_RUN", 0.0)
+    running = [asyncio.create_task(spawn.run(jobs.sleep_until, marks)) for _ in range(supply_module._processors())]
+    await until((marks / "began").exists)
+
+    await spawn.run(light_jobs.nothing)
+
+    await until(lambda: len(children()) > len(running))
+    (marks / "enough").touch()
+    await asyncio.gather(*running)
 
 
 async def test_close_ends_the_standbys(spawn: Bench):

@@ -79,11 +79,11 @@ class ProcessRunner:
         deadline = None if job.timeout is None else asyncio.get_running_loop().time() + job.timeout
         order = Order(job=job, definition=definition, env=env, asked=asked, notes=notes, deadline=deadline)
         supply = self._supply(definition)
-        supply.begin()
+        number = supply.begin()
         try:
             return await self._run(order, supply)
         finally:
-            supply.end()
+            supply.end(number)
 
     async def _run(self, order: Order, supply: Supply) -> Ended:
         problem = "none could be had"

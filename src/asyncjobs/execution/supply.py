@@ -16,6 +16,7 @@ fork would copy their locks but not them: such jobs get a fresh interpreter each
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,7 @@ LONGEST_PAUSE = 30.0
 LONG_LIFE = 60.0  # a template that has lived so long is forgiven its death
 IMPORT_AGAIN = 30.0  # after a failed import, the jobs do it themselves for so long
 LOOK_AT_FILES = 0.5
+LONG_RUN = 1.0  # an attempt that runs longer waits for something, or will not be over soon
 _LEAVING = 1.0
 _SETTLING = 0.02  # an attempt has the processors to itself that long before its successor is begun
 
@@ -72,7 +74,8 @@ class Supply:
         self._pause = 0.0
         self._waiting: deque[JobProcess] = deque()
         self._leaving: set[JobProcess] = set()
-        self._running = 0
+        self._attempts: dict[int, float] = {}  # those that run, and when they have begun
+        self._numbers = itertools.count()
         self._peak = 0
         self._last_peak = 0
         self._peak_since = 0.0
@@ -225,25 +228,27 @@ class Supply:
 
     # --- the processes that wait ----------------------------------------------------------------
 
-    def begin(self) -> None:
-        """Count an attempt that begins."""
+    def begin(self) -> int:
+        """Count an attempt that begins; return the number by which it ends."""
         loop = asyncio.get_running_loop()
         self._closed = False
         if loop.time() - self._peak_since > IDLE:
-            self._last_peak, self._peak, self._peak_since = self._peak, self._running, loop.time()
-        self._running += 1
-        self._peak = max(self._peak, self._running)
+            self._last_peak, self._peak, self._peak_since = self._peak, len(self._attempts), loop.time()
+        number = next(self._numbers)
+        self._attempts[number] = loop.time()
+        self._peak = max(self._peak, len(self._attempts))
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
         if self._refill_timer is None:
             self._refill_timer = loop.call_later(_SETTLING, self._settled)
+        return number
 
-    def end(self) -> None:
+    def end(self, number: int) -> None:
         """Count an attempt that has ended."""
-        self._running -= 1
+        del self._attempts[number]
         self._refill()
-        if self._running == 0 and not self._closed:
+        if not self._attempts and not self._closed:
             self._idle_timer = asyncio.get_running_loop().call_later(IDLE, self._dismiss_all)
 
     async def close(self) -> None:
@@ -271,7 +276,7 @@ class Supply:
     def _refill(self) -> None:
         """Begin processes ahead of need, while a processor has nothing better to do."""
         template = self._template
-        if self._closed or template is None or self._running >= self._most:
+        if self._closed or template is None or self._is_busy():
             return
         wanted = min(self._most, max(self._peak, self._last_peak) + 1)
         for _ in range(wanted - len(self._waiting)):
@@ -281,6 +286,13 @@ class Supply:
                 return  # the next attempt meets the same want, and reports it
             self._waiting.append(process)
             process.ended.add_done_callback(lambda _, process=process: self._lost(process))  # type: ignore[misc]
+
+    def _is_busy(self) -> bool:
+        """Return whether as many attempts as there are processors have begun just now."""
+        if len(self._attempts) < self._most:
+            return False
+        latest = itertools.islice(reversed(self._attempts.values()), self._most - 1, None)
+        return next(latest) > asyncio.get_running_loop().time() - LONG_RUN
 
     def _lost(self, process: JobProcess) -> None:
         if process in self._waiting:
