@@ -272,6 +272,8 @@ def leave_a_pool() -> int:
     left_open.append(ThreadPoolExecutor(1))
     left_open[-1].submit(time.sleep, 0).result()
     return os.getpid()
+
+
 @job
 def print_without_end(size: int, piece: bytes) -> str:
     """Print `size` bytes made of `piece` between a head and a tail."""
