@@ -27,7 +27,7 @@ test-more:
 
 # The tests whose nature is to last, at full length.
 soak seconds="60":
-    ASYNCJOBS_TEST_SECONDS={{seconds}} uv run pytest -m soak -s -n 0 --timeout 0 -p no:randomly
+    ASYNCJOBS_TEST_SECONDS={{seconds}} uv run pytest -m "soak or quiet" -s -n 0 --timeout 0 -p no:randomly
 
 bench:
     uv run benchmarks/run.py

@@ -225,7 +225,7 @@ async def test_a_half_open_connection_that_listens_is_noticed_and_nothing_is_mis
     assert await seconds_to_notice(client, proxy) <= BOUND
 
 
-@pytest.mark.soak
+@pytest.mark.quiet
 async def test_a_half_open_connection_that_listens_is_noticed_within_fifteen_seconds(
     cut_engine: JobEngine, client: JobClient, proxy: Proxy
 ) -> None:

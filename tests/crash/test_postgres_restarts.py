@@ -80,7 +80,7 @@ async def test_an_engine_is_at_work_again_after_a_restart_of_the_server_and_each
     assert await seconds_to_work(client, programs, postgres, a_work, how=how) <= LOOSE_SECONDS
 
 
-@pytest.mark.soak
+@pytest.mark.quiet
 @pytest.mark.parametrize("how", ["fast", "immediate", "killed"])
 async def test_an_engine_is_at_work_again_within_seconds_of_a_restart_of_the_server(
     client: JobClient, programs: Programs, postgres: PostgresServer, a_work: Work, how: str

@@ -66,7 +66,7 @@ async def test_a_wait_is_woken_by_the_end_of_a_job_in_another_process(
     assert noticed - job.finished_at.timestamp() < 15
 
 
-@pytest.mark.soak
+@pytest.mark.quiet
 async def test_a_wait_is_woken_within_three_tenths_of_a_second_by_the_end_in_another_process(
     client: JobClient, programs: Programs, tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ async def test_an_engine_killed_ten_times_under_load_loses_nothing_and_ends_noth
     assert await slowest_rerun(client, programs, a_work) < BOUND
 
 
-@pytest.mark.soak
+@pytest.mark.quiet
 async def test_a_job_runs_again_within_three_seconds_of_the_start_of_the_next_engine(
     client: JobClient, programs: Programs, a_work: Work
 ) -> None:

@@ -15,7 +15,7 @@ GIGABYTE = 1000 * MEGABYTE
 KEPT = 5000  # of the head and of the tail each: bench.SETTINGS
 
 
-@pytest.mark.soak
+@pytest.mark.quiet
 @pytest.mark.parametrize(
     ("size", "piece"),
     [

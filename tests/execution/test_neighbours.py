@@ -70,7 +70,7 @@ async def test_hogs_end_by_their_limits_and_a_neighbour_goes_on(process: Bench, 
     assert (await neighbour).outcome == Succeeded('"late"')
 
 
-@pytest.mark.soak
+@pytest.mark.quiet
 async def test_hogs_at_their_limits_leave_nine_tenths_of_their_rate_to_their_neighbours(
     process: Bench, tmp_path: Path, seconds: float
 ):

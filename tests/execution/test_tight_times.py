@@ -13,7 +13,7 @@ from bench import Bench, alive, engine_of_its_own, pids_in, until
 from asyncjobs.execution.inside import tree
 from asyncjobs.model.outcome import Succeeded, TimedOut
 
-pytestmark = pytest.mark.soak
+pytestmark = pytest.mark.quiet
 ROUNDS = 3
 """The best counts: what else the machine does is no part of the promise."""
 

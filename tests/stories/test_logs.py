@@ -65,7 +65,7 @@ def is_followed(client: JobClient) -> bool:
     return bool(client._following._bookmarks or client._following._looking._waiters)
 
 
-@pytest.mark.soak
+@pytest.mark.quiet
 @pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
 async def test_a_gigabyte_of_output_takes_a_bounded_part_of_the_engines_memory(start: Start, isolation: str) -> None:
     """F50."""
