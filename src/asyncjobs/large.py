@@ -29,22 +29,18 @@ _SPACE = (" ", "\t", "\n", "\r")
 
 
 async def read(convert: Callable[..., R], text: str) -> R:
-    """Return `convert(text, read=...)`; for a long text from a thread, which runs in the caller's context."""
-    if len(text) <= LARGE_TEXT:
-        return convert(text, read=jsonvalues.loads)
+    """Return `convert(text, read=...)` from a thread, which runs in the caller's context."""
     return await _in_thread(partial(convert, text, read=loads))
 
 
 async def write(convert: Callable[..., str], *values: object) -> str:
-    """Return `convert(*values, write=...)`; for large values from a thread, which runs in the caller's context."""
-    if not is_large(values):
-        return convert(*values, write=jsonvalues.dumps)
+    """Return `convert(*values, write=...)` from a thread, which runs in the caller's context."""
     return await _in_thread(partial(convert, *values, write=dumps))
 
 
 def reader(text: str) -> Callable[[str], Any]:
     """Return what reads this text, for who is in a thread already."""
-    return loads if len(text) > LARGE_TEXT else jsonvalues.loads
+    return loads if is_long(text) else jsonvalues.loads
 
 
 def writer(value: object) -> Callable[[Any], str]:
@@ -52,9 +48,14 @@ def writer(value: object) -> Callable[[Any], str]:
     return dumps if is_large(value) else jsonvalues.dumps
 
 
+def is_long(text: str) -> bool:
+    """Return whether a text is to be read in slices."""
+    return len(text) > LARGE_TEXT
+
+
 def is_large(value: object) -> bool:
     """Return whether a value consists of more than MOST_NODES others, as far as can be seen from outside."""
-    return _left(value, MOST_NODES) < 0
+    return type(value) not in _ATOMS and _left(value, MOST_NODES) < 0
 
 
 def loads(text: str) -> Any:
@@ -102,7 +103,7 @@ def _left(value: Any, budget: int, depth: int = 0) -> int:
 def _parts(value: Any) -> Iterable[Any]:
     if type(value) in _SERIES:
         return value  # type: ignore[no-any-return]
-    if isinstance(value, Mapping):
+    if type(value) is dict or isinstance(value, Mapping):
         return value.values()
     if isinstance(value, (Sequence, Set)) and not isinstance(value, (str, bytes, bytearray, memoryview, range)):
         return value

@@ -106,11 +106,13 @@ async def _value(job: Job, definition: JobDefinition[..., Any] | None) -> Any:
             text = job.result_json or "null"
             if definition is None:
                 try:
-                    return await large.read(_plain, text)
+                    return await large.read(_plain, text) if large.is_long(text) else job.result
                 except ValueError:
                     return job.result  # which says what is wrong with it
             try:
-                return await large.read(partial(codec.decode_result, definition.function), text)
+                if large.is_long(text):
+                    return await large.read(partial(codec.decode_result, definition.function), text)
+                return codec.decode_result(definition.function, text)
             except codec.CodecError as error:
                 _ = job.result  # where the text is no JSON any more, that is what is wrong
                 raise AsyncJobsError(

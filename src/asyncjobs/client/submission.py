@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -36,8 +34,12 @@ async def encoded_call(definition: JobDefinition[..., Any], args: Any, kwargs: A
     Raises:
         InvalidParams: they don't fit the signature or its annotations, or are larger than `limit`.
     """
-    with _refusing(definition):
-        return await large.write(partial(codec.encode_call, definition.function, limit=limit), args, kwargs)
+    try:
+        if large.is_large(args) or (kwargs and large.is_large(kwargs)):
+            return await large.write(partial(codec.encode_call, definition.function, limit=limit), args, kwargs)
+        return codec.encode_call(definition.function, args, kwargs, limit=limit)
+    except codec.CodecError as error:
+        raise _invalid(definition, error) from None
 
 
 async def encoded_params(definition: JobDefinition[..., Any], params: dict[str, Any], *, limit: int) -> str:
@@ -46,8 +48,12 @@ async def encoded_params(definition: JobDefinition[..., Any], params: dict[str, 
     Raises:
         InvalidParams: as `encoded_call`.
     """
-    with _refusing(definition):
-        return await large.write(partial(codec.encode_params, definition.function, limit=limit), params)
+    try:
+        if large.is_large(params):
+            return await large.write(partial(codec.encode_params, definition.function, limit=limit), params)
+        return codec.encode_params(definition.function, params, limit=limit)
+    except codec.CodecError as error:
+        raise _invalid(definition, error) from None
 
 
 def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
@@ -84,12 +90,8 @@ def _in_utc(moment: datetime) -> datetime:
         raise InvalidOptions(f"run_at is beyond every calendar: {moment!r}") from None
 
 
-@contextmanager
-def _refusing(definition: JobDefinition[..., Any]) -> Generator[None]:
-    try:
-        yield
-    except codec.CodecError as error:
-        raise InvalidParams(definition.name, error.parameter, error.problem) from None
+def _invalid(definition: JobDefinition[..., Any], error: codec.CodecError) -> InvalidParams:
+    return InvalidParams(definition.name, error.parameter, error.problem)
 
 
 def _or(chosen: Any, default: Any) -> Any:

@@ -74,10 +74,10 @@ class _Attempt:
     result_limit: int
     notes: Notes
 
-    def _decode(self, text: str, *, read: Callable[[str], Any]) -> dict[str, Any]:
+    def _decode(self, text: str, *, read: Callable[[str], Any] = codec.loads) -> dict[str, Any]:
         return codec.decode_params(self.definition.function, text, read=read)
 
-    def _encode(self, value: object, *, write: Callable[[Any], str]) -> str:
+    def _encode(self, value: object, *, write: Callable[[Any], str] = codec.dumps) -> str:
         return codec.encode_result(self.definition.function, value, limit=self.result_limit, write=write)
 
     def failed(self, error: BaseException, stage: str) -> Outcome:
@@ -89,11 +89,12 @@ class _Attempt:
         """Run the coroutine, and return its outcome whatever it raises."""
         stage = "params"
         try:
-            arguments = await large.read(self._decode, self.job.params_json)
+            text = self.job.params_json
+            arguments = await large.read(self._decode, text) if large.is_long(text) else self._decode(text)
             stage = "exception"
             value = await self.definition.function(**arguments)
             stage = "result"
-            return Succeeded(await large.write(self._encode, value))
+            return Succeeded(await large.write(self._encode, value) if large.is_large(value) else self._encode(value))
         except BaseException as error:  # SystemExit would stop the engine's loop
             return self.failed(error, stage)
 
