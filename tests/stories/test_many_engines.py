@@ -100,3 +100,21 @@ async def test_an_engine_that_has_stopped_is_listed_no_more(url: str, start: Sta
 def test_a_max_running_that_is_no_number_of_jobs_is_refused(limit: Any) -> None:
     with pytest.raises(DefinitionError, match="max_running must be a whole number"):
         job(max_running=limit)(story_jobs.add.function)
+
+
+async def test_an_end_is_no_reason_to_look_again_where_nothing_more_was_due(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await start()
+    claims: list[str] = []
+    claim = engine._store.claim
+
+    async def counted(name: str, **options: Any) -> Any:
+        claims.append(name)
+        return await claim(name, **options)
+
+    monkeypatch.setattr(engine._store, "claim", counted)
+    for n in range(10):
+        await (await engine.submit(story_jobs.add_inline, n)).result(timeout=30)
+
+    assert 10 <= claims.count("add_inline") < 20

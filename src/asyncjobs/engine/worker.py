@@ -97,6 +97,8 @@ class Worker:
     running: dict[tuple[str, int], Running] = field(default_factory=dict)
     max_workers: int = 0
     _busy: int = 0
+    _more: bool = True
+    """Whether there may be due jobs beyond those of the last claim: then a slot that comes free is a reason to look."""
     _pause: float = 0.0
     _claim_at: float = 0.0
     _stopping: bool = False
@@ -118,7 +120,8 @@ class Worker:
         return len(self._stuck)
 
     def wake(self) -> None:
-        """Look for due jobs now."""
+        """Look for due jobs now, or as soon as a slot is free."""
+        self._more = True
         self._wakeup.set()
 
     def stop(self) -> None:
@@ -152,7 +155,9 @@ class Worker:
                     free = self.around.slots.take(wanted, wake=self.wake)
                     starved = free < wanted
                     if free:
+                        self._more = False
                         claimed, due = await self._claim(free)
+                        self._more = self._more or len(claimed) == free
                         for each in claimed:
                             self._start(each, attempts)
                 if self._busy < self.max_workers and not starved:
@@ -172,6 +177,7 @@ class Worker:
             )
             unused = free - len(claim.claimed)
         except StoreError as error:
+            self._more = True
             self.around.claim_failed()
             self.around.emit(TaskCrashed(task=f"claim of {self.definition.name}", error=error, final=False))
             return (), self.around.store.clock.now() + timedelta(seconds=1)
@@ -266,7 +272,8 @@ class Worker:
 
     def _free_slot(self) -> bool:
         self._busy -= 1
-        self._wakeup.set()
+        if self._more or self.definition.max_running is not None:
+            self._wakeup.set()
         self.around.slots.give_back(1)
         return True
 
@@ -360,6 +367,7 @@ class Worker:
             )
         elif isinstance(outcome, Interrupted):
             self.around.emit(JobInterrupted(job, outcome.reason))
+            self.wake()
         else:
             retried = replace(job, retry_count=transition.retry_count)
             self.around.emit(JobRetryScheduled(retried, transition.error, transition.run_at or job.run_at))

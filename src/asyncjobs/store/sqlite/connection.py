@@ -135,6 +135,8 @@ def _take(cursor: sqlite3.Cursor, take: Take) -> tuple[list[Row], int | None]:
             limit = max(0, max_running - running)
             return _run(cursor, CLAIM.sql, (name, limit, engine_id, now)).fetchall(), None
     rows = _run(cursor, CLAIM.sql, (name, limit, engine_id, now)).fetchall()
+    if len(rows) == limit:  # there may be more that are due
+        return rows, now
     [(next_run_at,)] = _run(cursor, NEXT_RUN_AT.sql, (name,)).fetchall()
     return rows, next_run_at
 
