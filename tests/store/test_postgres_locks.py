@@ -38,7 +38,7 @@ async def live(address, ids, offset):
 asyncio.run(live(sys.argv[1], sys.argv[2].split(), float(sys.argv[3])))
 """
 ALONE = LIVE.format(then="")
-WITH_A_CHILD_THAT_LIVES = LIVE.format(then="if os.fork() == 0: import time; os.write(1, b'forked\\n'); time.sleep(600)")
+WITH_A_CHILD_THAT_LIVES = LIVE.format(then="if os.fork() == 0: os.write(1, b'forked\\n'); os.read(0, 1); os._exit(0)")
 WITH_A_CHILD_THAT_ENDED = LIVE.format(then="os._exit(0) if os.fork() == 0 else os.wait(); os.write(1, b'forked\\n')")
 
 
