@@ -242,6 +242,18 @@ def handle_sigterm_itself(marks: Path) -> None:
 
 
 @job
+def miss_sigterm(marks: Path) -> None:
+    """Be in a call that blocks as SIGTERM comes, which does not end that call: a thread takes it."""
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    (marks / "began").touch()
+    try:
+        time.sleep(600)
+    finally:
+        (marks / "cleaned").touch()
+
+
+@job
 def spin(marks: Path) -> None:
     """Hold the GIL in C for ever, nearly."""
     (marks / "began").touch()

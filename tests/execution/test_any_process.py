@@ -393,6 +393,19 @@ async def test_a_jobs_own_sigterm_handler_wins(process: Bench, marks: Path):
     assert (marks / "own handler").exists()
 
 
+async def test_a_sigterm_just_before_a_call_that_blocks_is_not_missed(process: Bench, marks: Path):
+    """Python looks for signals between two steps: one that comes after that look waits for the end of the call."""
+    asked = asyncio.get_running_loop().create_future()
+    running = asyncio.create_task(process.run(jobs.miss_sigterm, marks, asked=asked))
+    await until((marks / "began").exists)
+
+    asked.set_result(Canceled())
+    ended = await running
+
+    assert ended.outcome == Canceled()
+    assert (marks / "cleaned").exists()
+
+
 async def test_a_forked_copy_dies_of_sigterm_as_processes_do(process: Bench):
     ended = await process.run(jobs.fork_and_terminate)
 

@@ -148,8 +148,13 @@ def reset_signals() -> None:
     """Undo what is inherited: ignored, blocked and foreign signals."""
     _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGURG, _look_for_signals)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+
+
+def _look_for_signals(_number: int, _frame: object) -> None:
+    """End a call that blocks, so that Python calls the handler of a SIGTERM that came just before it."""
 
 
 def run(request: dict[str, Any], params: str) -> Reply:

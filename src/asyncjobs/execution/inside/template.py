@@ -36,6 +36,7 @@ else:
 _FOLDER = __file__[: -len("template.py")]
 _CHILD_MODULE = "_asyncjobs_child"
 _SLACK = 0.05  # after a deadline: the engine is the first to act on it, unless its loop is blocked
+_NUDGE_AFTER = 0.05
 _MOST_DESCRIPTORS = 3 * 32
 _OOM_SCORE = b"500"
 # The signal of the engine's death is one that nobody else sends. macOS has neither.
@@ -45,13 +46,13 @@ _ENGINE_GONE = getattr(_signal, "SIGRTMAX", 0)
 class Process:
     """A job's process, as its parent sees it."""
 
-    __slots__ = ("asked", "grace", "killed", "late", "many", "n", "pid", "when")
+    __slots__ = ("asked", "grace", "kill_at", "killed", "late", "many", "n", "pid", "when")
 
     def __init__(self, n: int, pid: int) -> None:
         self.n = n
         self.pid = pid
-        self.when: float | None = None  # the next thing to do to it: to ask, then to kill
-        self.grace = 0.0
+        self.when: float | None = None  # the next thing to do to it: to ask, to nudge, to kill
+        self.grace = self.kill_at = 0.0
         self.asked = self.killed = self.late = self.many = False
 
 
@@ -66,52 +67,8 @@ def main(control: int, parent: int) -> None:
     if frame is None:
         posix._exit(0)
     order = child.codec.loads(frame[0].decode())
-    ready = _prepared(child, order, parent)
+    ready = child.load("preparing").prepared(order, parent, _ENGINE_GONE)
     _Template(control, child).serve(ready)
-
-
-def _prepared(child: Any, order: dict[str, Any], parent: int) -> dict[str, Any]:
-    """Import the module that the jobs will want, and say how that went."""
-    import gc
-
-    ready: dict[str, Any] = {"is": "ready", "problem": None, "threads": 1, "files": []}
-    functions = []
-    if order["setup"] is not None:
-        before = set(sys.modules)
-        try:
-            child.finding.prepare(order["setup"])
-            functions = child.finding.functions_in(child.finding.module_of(order), order["function"])
-        except BaseException as error:  # each job will meet it itself, and report it
-            ready["problem"] = f"{type(error).__name__}: {error}"
-        ready["files"] = _files(set(sys.modules) - before)
-        ready["threads"] = _threads()
-        child.flush()
-    __import__("resource")  # for the limits of jobs, once for all of them
-    child.load("forking").foresee(functions)
-    gc.collect()
-    child.load("rehearsal").rehearse_for_copies(child, parent, _ENGINE_GONE)
-    gc.freeze()
-    return ready
-
-
-def _files(names: set[str]) -> list[str]:
-    """Return the source files of modules, but for those that are installed."""
-    found = [getattr(sys.modules.get(name), "__file__", None) for name in names]
-    installed = ("/site-packages/", "/dist-packages/", f"{sys.base_prefix}/lib/")
-    return [each for each in found if isinstance(each, str) and not any(part in each for part in installed)]
-
-
-def _threads() -> int:
-    """Count our threads after a fork: some libraries end theirs before one (numpy's BLAS does)."""
-    pid = posix.fork()
-    if pid == 0:
-        posix._exit(0)
-    posix.waitpid(pid, 0)
-    try:
-        return len(posix.listdir("/proc/self/task"))
-    except OSError:
-        threading: Any = sys.modules.get("threading")
-        return 1 if threading is None else threading.active_count()
 
 
 def _be_killed_first() -> None:
@@ -320,11 +277,13 @@ class _Template:
         for process in list(self._by_n.values()):
             if process.when is None or process.when > now:
                 continue
-            if process.asked:
-                self._kill(process)
-            else:
+            if not process.asked:
                 process.late = True
                 self._send_sigterm(process, late=now - process.when)
+            elif now < process.kill_at:
+                self._nudge(process)
+            else:
+                self._kill(process)
         if self._watch is not None and self._watch.due is not None and self._watch.due <= now:
             for pid in self._watch.above(now):
                 self._by_pid[pid].many = True
@@ -334,11 +293,22 @@ class _Template:
         if process.asked:
             return
         process.asked = True
-        process.when = self._now() + process.grace - late  # one slack is enough
+        now = self._now()
+        process.kill_at = now + process.grace - late  # one slack is enough
+        process.when = min(now + _NUDGE_AFTER, process.kill_at)
         try:
             posix.killpg(process.pid, _signal.SIGTERM)
         except OSError:  # it has no session of its own yet
             posix.kill(process.pid, _signal.SIGTERM)
+
+    def _nudge(self, process: Process) -> None:
+        """Have Python look for a SIGTERM that came after its last look and before a call that blocks.
+
+        It would look again only when that call has ended. Where no handler of a job's is there to take
+        this signal it does nothing (`man 7 signal`).
+        """
+        process.when = process.kill_at
+        posix.kill(process.pid, _signal.SIGURG)
 
     def _reap(self) -> None:
         while True:
