@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import crash_clocks
 import pytest
@@ -102,15 +103,17 @@ async def test_an_engine_whose_clock_jumps_keeps_its_jobs_and_runs_what_is_due(
 
 @pytest.mark.usefixtures("turned")
 @pytest.mark.parametrize("off", [FIVE_MINUTES, -FIVE_MINUTES], ids=["ahead", "behind"])
-async def test_what_is_submitted_by_a_clock_that_is_off_is_due_at_once_and_again_when_it_is_retried(
+async def test_what_is_submitted_by_a_clock_that_is_off_is_due_at_once_or_after_its_delay_and_again_when_it_is_retried(
     database: str, programs: Programs, off: int
 ) -> None:
-    """F68: the clock of the one who submits; a delay of his counts by it, as the guarantees say."""
+    """F68: the clock of the one who submits."""
+    named = datetime.now(UTC) + timedelta(hours=1)
     crash_clocks.turn(off)
     async with JobClient(database, jobs=[nothing, count_run]) as client:
         first = [await client.submit(nothing), await client.submit(nothing.using(key="one"))]
         ended = await client.submit(count_run)
         delayed = await client.submit(nothing.using(delay=600))
+        at_a_moment = await client.submit(nothing.using(run_at=named))
         await programs.engine(nothing, count_run)
 
         interrupted = await succeeded_once(client, [each.id for each in [*first, ended]])
@@ -120,4 +123,5 @@ async def test_what_is_submitted_by_a_clock_that_is_off_is_due_at_once_and_again
 
         assert interrupted == 0
         assert again.attempt == 2
-        assert 600 <= (waiting.run_at - waiting.created_at).total_seconds() < 601
+        assert abs((waiting.run_at - waiting.created_at).total_seconds() + off - 600) < LOOSE_SECONDS
+        assert (await at_a_moment.job()).run_at == named

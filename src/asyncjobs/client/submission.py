@@ -80,7 +80,7 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
         created_at=_EPOCH + timedelta(milliseconds=made.int >> 80),
         run_at=run_at,
     )
-    return Submission(job, definition.env)
+    return Submission(job, definition.env, named=definition.run_at is not None)
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -21,10 +21,14 @@ from asyncjobs.store.clock import Clock
 
 
 class Submission(Struct, frozen=True, gc=False):
-    """A job on its way into the store. `env` is kept apart from the record, which anyone may print."""
+    """A job on its way into the store. `env` is kept apart from the record, which anyone may print.
+
+    `named` says that `run_at` is a moment that somebody named; else it was counted from this process's clock.
+    """
 
     job: Job
     env: dict[str, str] = {}
+    named: bool = False
 
     def __repr__(self) -> str:
         return f"Submission({self.job!r})"

@@ -113,14 +113,12 @@ class SqlStore:
         return _in_place(jobs, answers[1]) if keyed else jobs
 
     def _by_the_shared_clock(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
-        """Correct when jobs without a delay are due. What has one keeps its time, which may be any in the world."""
+        """Correct when jobs are due that was counted from our clock."""
         ahead = self._database.clock.ahead
         if not ahead:
             return submissions
         return [
-            replace(each, job=replace(each.job, run_at=each.job.run_at - ahead))
-            if micros(each.job.run_at) - micros(each.job.created_at) < statements.AT_ONCE
-            else each
+            each if each.named else replace(each, job=replace(each.job, run_at=each.job.run_at - ahead))
             for each in submissions
         ]
 
