@@ -1,8 +1,8 @@
 """The statements as PostgreSQL runs them: those of a turn for all its rows at once, and what the shared ones become.
 
-A turn's rows travel as one array for each column (`unnest`): as fast as COPY at these sizes, and it can
-answer and meet conflicts. Where rows are found by their id or number, the expected status is written so that
-no index has it (`status || ''`): on a table without statistics the planner would walk all rows of that status.
+A turn's rows travel as one array for each column (`unnest`), which unlike COPY can answer and meet conflicts.
+Where rows are found by their id or number, the expected status is written so that no index has it (`status || ''`):
+on a table without statistics the planner would walk all rows of that status.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""How a turn is run: few statements, each with all rows of its kind; one is its own transaction."""
+"""How a turn is run: few statements, each with all rows of its kind; one is its own transaction.
+
+New jobs are copied in (COPY), which takes half as long as an INSERT, but has no ON CONFLICT: where one of them is
+there already, the turn is run again with an INSERT.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from asyncjobs.store.postgresql import statements
 from asyncjobs.store.postgresql.floors import Floors
 from asyncjobs.store.postgresql.lines import Driver
 from asyncjobs.store.postgresql.sessions import Sessions, lock_key
+from asyncjobs.store.rows import NEW_JOB
 from asyncjobs.store.turns import End, Row, Step, Take, Turn
 
 
@@ -26,6 +31,15 @@ class TurnRunner:
 
     async def run(self, turn: Turn, takes: list[Take], driver: Driver) -> list[Any]:
         """Run a turn with these of its claims, as one transaction; return what each part brings."""
+        try:
+            return await self._run(turn, takes, driver, copies=not self._sessions.pooled)
+        except asyncpg.UniqueViolationError:
+            if not turn.inserts:
+                raise
+            # A job is there already: its answer was lost, and it was submitted again.
+            return await self._run(turn, takes, driver, copies=False)
+
+    async def _run(self, turn: Turn, takes: list[Take], driver: Driver, *, copies: bool) -> list[Any]:
         ends = [part.wanted for part in turn.ends]
         rows = [row for part in turn.inserts for row in part.wanted]
         only_one = len(takes) == 1 and takes[0].max_running is None
@@ -35,19 +49,21 @@ class TurnRunner:
                 return await self._end_and_claim(driver, ends, takes[0])
             count = bool(ends) + bool(rows) + len(takes) + sum(len(part.wanted) for part in turn.steps)
             if count == 1 and (only_one or not takes) and not self._sessions.pooled:
-                return await self._run_parts(driver, turn, ends, rows, takes)
+                return await self._run_parts(driver, turn, ends, rows, takes, copies=copies)
             async with self._sessions.transaction(driver):
-                return await self._run_parts(driver, turn, ends, rows, takes)
+                return await self._run_parts(driver, turn, ends, rows, takes, copies=copies)
         except asyncpg.DataError as error:
             raise StoreError(f"PostgreSQL can't take a value: {error}") from error
 
     async def _run_parts(
-        self, driver: Driver, turn: Turn, ends: list[End], rows: list[Row], takes: list[Take]
+        self, driver: Driver, turn: Turn, ends: list[End], rows: list[Row], takes: list[Take], *, copies: bool
     ) -> list[Any]:
         brought: list[Any] = await self._end(driver, ends) if ends else []
         for part in turn.steps:
             brought.append([await self._run_step(driver, step) for step in part.wanted])
-        if rows:
+        if rows and copies:
+            await driver.copy_records_to_table("jobs", schema_name=self._schema, columns=NEW_JOB, records=rows)
+        elif rows:
             await driver.execute(self._sql(statements.INSERT_JOBS), *_columns(rows))
         brought += [None] * len(turn.inserts)
         # In the order of their names: two turns that lock the same names never wait for each other.
