@@ -132,7 +132,12 @@ async def test_ctrl_c_ends_a_script_cleanly(tmp_path: Path) -> None:
     assert "never retrieved" not in err.decode()
 
 
-LISTEN = "import logging; logging.basicConfig(level='INFO')\n"
+# What a shell has started in the background ignores Ctrl-C, and so does all that it starts.
+LISTEN = """
+import logging, signal
+logging.basicConfig(level="INFO")
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""
 
 
 @pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
