@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import jobs_for_tests as jobs
@@ -19,6 +19,7 @@ from asyncjobs.model.outcome import Crashed, Failed, Succeeded
 
 MEBIBYTE = 1024 * 1024
 ROUNDS = 4
+LONGEST_STRETCH = 10.0
 HOGS = [jobs.hold_processes, jobs.hold_descriptors, jobs.hold_memory]
 
 
@@ -38,14 +39,22 @@ async def rate(bench: Bench, *, seconds: float) -> float:
 
 
 @asynccontextmanager
-async def hogs(bench: Bench, marks: Path) -> AsyncIterator[None]:
-    """Have the hogs at work meanwhile."""
+async def within_their_limits(bench: Bench, marks: Path) -> AsyncIterator[None]:
+    """Have hogs at work meanwhile: with `nice=19`, they would have the processors to themselves."""
     marks.mkdir()
     running = [asyncio.create_task(bench.run(each, marks, timeout=600)) for each in HOGS]
     await until(lambda: len(list(marks.iterdir())) == len(HOGS))
     yield
     (marks / "enough").touch()
     assert [(await each).outcome for each in running] == [Succeeded("null")] * len(HOGS)
+
+
+@asynccontextmanager
+async def beyond_their_limits(bench: Bench, marks: Path) -> AsyncIterator[None]:
+    """Have a bomb, a leak and a hog begin, which end by their limits soon."""
+    running = asyncio.create_task(at_their_limits(bench, marks))
+    yield
+    await running
 
 
 async def at_their_limits(bench: Bench, marks: Path) -> tuple[Ended, Ended, Ended]:
@@ -77,41 +86,26 @@ async def test_hogs_end_by_their_limits_and_a_neighbour_goes_on(process: Bench, 
 
 
 @pytest.mark.quiet
-async def test_hogs_that_end_by_their_limits_leave_nine_tenths_of_their_rate_to_their_neighbours(
-    process: Bench, tmp_path: Path, seconds: float
+@pytest.mark.parametrize(
+    ("hogs", "least"),
+    [pytest.param(beyond_their_limits, 0.9, id="beyond"), pytest.param(within_their_limits, 0.5, id="within")],
+)
+async def test_hogs_leave_their_neighbours_most_of_their_rate(
+    process: Bench,
+    tmp_path: Path,
+    seconds: float,
+    hogs: Callable[[Bench, Path], AbstractAsyncContextManager[None]],
+    least: float,
 ):
-    """F56: a bomb, a leak and a hog at once, in each stretch of so many seconds."""
-    calm: list[float] = []
-    beside: list[float] = []
+    """F56, in the best of some rounds: what else the machine does in a stretch is no part of the promise."""
+    seconds = min(seconds, LONGEST_STRETCH)
+    ratios: list[float] = []
     await rate(process, seconds=1.0)
     for number in range(ROUNDS):
-        calm.append(await rate(process, seconds=seconds))
-        together, _ = await asyncio.gather(
-            rate(process, seconds=seconds), at_their_limits(process, tmp_path / str(number))
-        )
-        beside.append(together)
-
-    assert compared(process, calm, beside) >= 0.9
-
-
-@pytest.mark.quiet
-async def test_hogs_that_stay_within_their_limits_leave_half_of_their_rate_to_their_neighbours(
-    process: Bench, tmp_path: Path, seconds: float
-):
-    """F56: with `nice=19`, on two processors that 22 processes would take the whole time."""
-    calm: list[float] = []
-    beside: list[float] = []
-    await rate(process, seconds=1.0)
-    for number in range(ROUNDS):
-        calm.append(await rate(process, seconds=seconds))
+        calm = await rate(process, seconds=seconds)
         async with hogs(process, tmp_path / str(number)):
-            beside.append(await rate(process, seconds=seconds))
+            beside = await rate(process, seconds=seconds)
+        print(f"{process.isolation}: {calm:.0f} jobs/s, {beside:.0f} beside hogs: {beside / calm:.2f}")
+        ratios.append(beside / calm)
 
-    assert compared(process, calm, beside) >= 0.5
-
-
-def compared(process: Bench, calm: list[float], beside: list[float]) -> float:
-    """Return the best ratio: what else the machine does in one stretch or the other is no part of the promise."""
-    ratios = [with_hogs / without for with_hogs, without in zip(beside, calm, strict=True)]
-    print(f"{process.isolation}: jobs/s {calm} calm, {beside} beside hogs; ratios {ratios}")
-    return max(ratios)
+    assert max(ratios) >= least
