@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 
 from asyncjobs import telemetry
+from asyncjobs.errors import StoreUnavailable, StoreUnreachable
 from asyncjobs.model.job import JobStatus, Progress
 from asyncjobs.telemetry import (
     EngineCutOff,
@@ -96,6 +97,11 @@ LINES = {
         TaskCrashed("watching", OSError(), False),
         "ERROR",
         "internal task watching crashed, started again",
+    ),
+    "no database": (
+        TaskCrashed("claim of thumbnail", StoreUnavailable("jobs.db: disk full"), False),
+        "WARNING",
+        "claim of thumbnail: jobs.db: disk full; it is tried again",
     ),
     "last crash": (
         TaskCrashed("watching", OSError(), True),
@@ -247,6 +253,12 @@ def test_a_crash_is_logged_with_its_traceback(caplog):
     log(TaskCrashed("watching", error, False))
 
     assert caplog.records[0].exc_info[1] is error
+
+
+def test_a_database_that_is_out_of_reach_is_logged_in_one_line_without_a_traceback(caplog):
+    log(TaskCrashed("watching", StoreUnreachable("jobs.db: locked"), False))
+
+    assert caplog.records[0].exc_info is None
 
 
 @pytest.mark.parametrize("event", [JobSubmitted(WAITING), JobStarted(RUNNING), JobFinished(SUCCEEDED)])
