@@ -10,6 +10,7 @@ import pytest
 from asyncjobs.errors import SchemaMismatch, SettingsError, StoreCorrupt, StoreUnavailable
 from asyncjobs.settings import Settings
 from asyncjobs.store import open_store
+from asyncjobs.store.sqlite import file_systems
 from builders import EVERY_JOB, insert, make_job, opened
 
 # Root may write everywhere, so what it may not is asked for by a process that is nobody.
@@ -128,6 +129,17 @@ async def test_a_missing_folder_is_named(tmp_path):
 async def test_a_folder_instead_of_a_file_is_refused(tmp_path):
     with pytest.raises(StoreUnavailable, match="is a folder"):
         await open_and_close(tmp_path)
+
+
+async def test_a_file_on_a_network_file_system_is_refused_with_what_to_do(monkeypatch):
+    """F47. Of all kinds the kernel's own is there everywhere: here it counts as one of those."""
+    proc = Path("/proc")
+    monkeypatch.setattr(file_systems, "NETWORK", {file_systems.kind_of(proc)})
+
+    with pytest.raises(
+        StoreUnavailable, match=r"network file system \(proc\).*: put it on a disk of this machine, or use"
+    ):
+        await open_and_close(proc / "jobs.db")
 
 
 @pytest.mark.parametrize(

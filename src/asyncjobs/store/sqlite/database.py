@@ -20,6 +20,7 @@ from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import ANYTHING, Change, Sighting
 from asyncjobs.store.clock import MachineClock
 from asyncjobs.store.migrations import migrations
+from asyncjobs.store.sqlite import file_systems
 from asyncjobs.store.sqlite.connection import BEGIN, Steps, TurnConnection, plain
 from asyncjobs.store.sqlite.locks import EngineLocks
 from asyncjobs.store.turns import Step, Turn
@@ -81,6 +82,12 @@ class SqliteDatabase:
             raise StoreUnavailable(f"the folder {self.path.parent} does not exist: create it first")
         if self.path.is_dir():
             raise StoreUnavailable(f"{self.path} is a folder: name a file in it, such as {self.path / 'jobs.db'}")
+        kind = file_systems.kind_of(self.path.parent)
+        if kind in file_systems.NETWORK:
+            raise StoreUnavailable(
+                f"{self.path} is on a network file system ({kind}), where SQLite can't keep jobs safe: put it on a "
+                "disk of this machine, or use PostgreSQL"
+            )
 
     async def close(self) -> None:
         """Close both connections; the last process to do so folds the log into the file."""
