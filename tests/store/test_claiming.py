@@ -1,4 +1,5 @@
 import asyncio
+import random
 from itertools import chain
 
 import pytest
@@ -229,6 +230,73 @@ async def test_a_submission_and_the_claim_it_wakes_can_share_a_turn(store):
     claimed, _ = await asyncio.gather(claim_all(store), insert(store, job))
 
     assert [each.id for each in claimed] == [job.id]
+
+
+async def test_what_is_claimed_in_the_turn_of_its_submission_is_as_any_other(store):
+    job = make_job(params_json='{"n": 1}')
+
+    claim, _ = await asyncio.gather(
+        store.claim("thumbnail", limit=5, engine_id="engine-b", now=LATER), insert(store, job, env={"A": "b"})
+    )
+
+    [claimed] = claim.claimed
+    assert (claimed.job, claimed.env) == (await stored(store, job), {"A": "b"})
+    assert (claimed.job.status, claimed.job.attempt) == (JobStatus.RUNNING, 1)
+    assert (claimed.job.engine_id, claimed.job.started_at) == ("engine-b", LATER)
+
+
+async def test_a_claim_that_shares_a_turn_with_a_delayed_job_tells_when_that_is_due(store):
+    due_first, delayed = make_job(run_at=NOON + MINUTE), make_job(run_at=NOON + HOUR)
+    await insert(store, due_first)
+
+    claim, _ = await asyncio.gather(
+        store.claim("thumbnail", limit=5, engine_id="engine-a", now=NOON), insert(store, delayed)
+    )
+    later, _ = await asyncio.gather(
+        store.claim("convert", limit=5, engine_id="engine-a", now=NOON),
+        insert(store, make_job(name="convert", run_at=LATER)),
+    )
+
+    assert (claim.claimed, claim.next_run_at) == ((), NOON + MINUTE)
+    assert (later.claimed, later.next_run_at) == ((), LATER)
+
+
+async def test_a_job_that_is_submitted_again_in_the_turn_of_a_claim_is_not_claimed_for_that(store):
+    running, other = make_job(), make_job()
+    await claim_one(store, inserted=running)
+
+    claimed, *_ = await asyncio.gather(claim_all(store), insert(store, running), insert(store, other))
+
+    assert [job.id for job in claimed] == [other.id]
+    assert (await stored(store, running)).attempt == 1
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_claim_that_shares_a_turn_with_new_jobs_takes_the_best_of_old_and_new(store, seed):
+    """Whatever there is of either, and however many are wanted."""
+    chance = random.Random(seed)
+
+    def some(most):
+        return [
+            make_job(
+                name=chance.choice(["thumbnail", "thumbnail", "convert"]),
+                priority=chance.randint(-1, 1),
+                run_at=NOON + chance.randint(-3, 1) * SECOND,
+            )
+            for _ in range(chance.randint(1, most))
+        ]
+
+    waiting = []
+    for _ in range(4):
+        new, limit = some(chance.choice([3, 25])), chance.randint(1, 12)
+
+        claimed, *_ = await asyncio.gather(claim_all(store, limit=limit), *(insert(store, job) for job in new))
+
+        waiting += new
+        due = [job for job in waiting if job.name == "thumbnail" and job.run_at <= NOON]
+        best = sorted(due, key=lambda job: (-job.priority, job.run_at))[:limit]  # stable: first come, first served
+        assert [job.id for job in claimed] == [job.id for job in best]
+        waiting = [job for job in waiting if job not in best]
 
 
 async def test_an_end_and_the_claim_of_its_slot_can_share_a_turn(store):

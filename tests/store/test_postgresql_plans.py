@@ -6,12 +6,21 @@ import asyncpg
 import pytest
 
 from asyncjobs.model.job import JobStatus
-from asyncjobs.store import Bookmark, JobFilter, note_statements, statements
+from asyncjobs.store import Bookmark, JobFilter, Submission, note_statements, statements
 from asyncjobs.store.postgresql import PostgresqlDatabase
 from asyncjobs.store.postgresql import statements as postgresql
 from asyncjobs.store.postgresql.sessions import SESSION
-from asyncjobs.store.rows import attempt_row, bookmark_row, fence_of, fenced_row, micros, output_row, progress_row
-from builders import FAILED, NOON, make_attempt, make_chunk, make_id, make_progress, make_running, opened
+from asyncjobs.store.rows import (
+    attempt_row,
+    bookmark_row,
+    fence_of,
+    fenced_row,
+    micros,
+    output_row,
+    progress_row,
+    submission_row,
+)
+from builders import FAILED, NOON, make_attempt, make_chunk, make_id, make_job, make_progress, make_running, opened
 
 NOW = micros(NOON)
 A_JOB = make_running()
@@ -34,6 +43,10 @@ def newest(status=None, before=None, **wanted):
 
 def end_columns():
     return [[value] for value in (*fenced_row(A_JOB, FAILED, now=NOON), *attempt_row(make_attempt(A_JOB)))]
+
+
+def new_columns():
+    return [[value] for value in submission_row(Submission(make_job()))]
 
 
 TAKE = ("name 1", 8, "engine-a", NOW + 20_000, [], [])
@@ -75,6 +88,8 @@ STATEMENTS = {name: (step.sql, step.parameters[0], index) for name, (step, index
     "end": (postgresql.END_ATTEMPTS, end_columns(), "jobs_id"),
     "end and claim: end": (postgresql.END_AND_CLAIM, (*end_columns(), *TAKE), "jobs_id"),
     "end and claim: claim": (postgresql.END_AND_CLAIM, (*end_columns(), *TAKE), "jobs_waiting"),
+    "insert and claim: claim": (postgresql.INSERT_AND_CLAIM, (*new_columns(), *TAKE), "jobs_waiting"),
+    "insert and claim: update": (postgresql.INSERT_AND_CLAIM, (*new_columns(), *TAKE), "jobs_pkey"),
     "how many of a name run": (postgresql.RUNNING_OF, ("name 1",), "jobs_running"),
 }
 

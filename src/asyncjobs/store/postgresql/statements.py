@@ -74,15 +74,15 @@ kept AS (
 END_ATTEMPTS = f"WITH {_END} SELECT n, status FROM ended"
 
 
-def _take(first: int) -> str:
-    """Return the parts that claim; their parameters begin at a number.
+def _due(first: int) -> str:
+    """Return the parts that find what a claim may take; their parameters begin at a number.
 
     They are name, limit, engine, now, and the floors (see `floors.py`): priorities, and where to begin in each.
 
     MATERIALIZED: the planner may neither run the LIMIT twice nor move it. The priorities that wait are found by
     one look into jobs_waiting each, so neither jobs due later nor those of other priorities are walked over.
     """
-    name, limit, engine, now, priorities, floors = (f"${number}" for number in range(first, first + 6))
+    name, limit, _, now, priorities, floors = (f"${number}" for number in range(first, first + 6))
     return f"""
 level(priority) AS (
     SELECT max(priority) FROM jobs WHERE status = 'PENDING' AND name = {name}
@@ -92,20 +92,14 @@ level(priority) AS (
     FROM level WHERE level.priority IS NOT NULL
 ),
 due AS MATERIALIZED (
-    SELECT waiting.seq FROM level CROSS JOIN LATERAL (
-        SELECT jobs.seq FROM jobs
+    SELECT waiting.seq, level.priority, waiting.run_at FROM level CROSS JOIN LATERAL (
+        SELECT jobs.seq, jobs.run_at FROM jobs
         WHERE jobs.status = 'PENDING' AND jobs.name = {name}
             AND jobs.priority = level.priority AND jobs.run_at <= {now}
             AND jobs.run_at >= coalesce(({floors}::int8[])[array_position({priorities}::int8[], level.priority)], 0)
         ORDER BY jobs.run_at, jobs.seq LIMIT {limit} FOR UPDATE SKIP LOCKED
     ) AS waiting
     LIMIT {limit}
-),
-taken AS (
-    UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, engine_id = {engine},
-        started_at = {now}, finished_at = NULL
-    FROM due WHERE jobs.seq = due.seq AND jobs.status || '' = 'PENDING'
-    RETURNING jobs.seq, jobs.env, {QUALIFIED}
 ),
 later(run_at) AS (
     SELECT min((SELECT min(jobs.run_at) FROM jobs
@@ -115,17 +109,61 @@ later(run_at) AS (
 )"""
 
 
-_TAKEN = "SELECT later.run_at, taken.* FROM later LEFT JOIN taken ON true"
-CLAIM = f"WITH RECURSIVE {_take(1)} {_TAKEN}"
+def _taken(first: int, found: str) -> str:
+    """Return the part that takes what is found, by its `seq`; parameters as those of `_due`."""
+    return f"""
+taken AS (
+    UPDATE jobs SET status = 'RUNNING', attempt = attempt + 1, engine_id = ${first + 2},
+        started_at = ${first + 3}, finished_at = NULL
+    FROM {found} WHERE jobs.seq = {found}.seq AND jobs.status || '' = 'PENDING'
+    RETURNING jobs.seq, jobs.env, {QUALIFIED}
+)"""
+
+
+CLAIM = f"""WITH RECURSIVE {_due(1)}, {_taken(1, "due")}
+SELECT later.run_at, taken.* FROM later LEFT JOIN taken ON true"""
 
 # Ends and a claim in one statement: both see the rows as they were before, and no row concerns both.
 _AFTER_ENDS = len(_END_COLUMNS) + 1
 _TAKEN_COLUMNS = ("seq", "env", *JOB_COLUMNS)
-END_AND_CLAIM = f"""WITH RECURSIVE {_END}, {_take(_AFTER_ENDS)}
+END_AND_CLAIM = f"""WITH RECURSIVE {_END}, {_due(_AFTER_ENDS)}, {_taken(_AFTER_ENDS, "due")}
 SELECT ended.n, ended.status, NULL::int8, {", ".join("NULL" for _ in _TAKEN_COLUMNS)} FROM ended
 UNION ALL
 SELECT NULL, NULL, later.run_at, {", ".join("taken." + each for each in _TAKEN_COLUMNS)}
 FROM later LEFT JOIN taken ON true"""
+
+# New jobs and a claim in one statement. What is new can't be updated by the statement that writes it, so those that
+# the claim takes, in the order of all that it may take, are written as RUNNING.
+_AFTER_JOBS = len(NEW_JOB) + 1
+_NAME, _LIMIT, _ENGINE, _NOW_IT_IS = (f"${_AFTER_JOBS + place}" for place in range(4))
+_BEGUN = {
+    "status": "CASE WHEN best.n IS NULL THEN wanted.status ELSE 'RUNNING' END",
+    "attempt": "wanted.attempt + CASE WHEN best.n IS NULL THEN 0 ELSE 1 END",
+}
+INSERT_AND_CLAIM = f"""WITH RECURSIVE {_due(_AFTER_JOBS)},
+wanted AS MATERIALIZED (
+    SELECT * FROM unnest({_arrays(NEW_JOB)}) WITH ORDINALITY AS wanted({", ".join(NEW_JOB)}, n)
+),
+best AS MATERIALIZED (
+    SELECT seq, n FROM (
+        SELECT seq, NULL::int8 AS n, priority, run_at FROM due
+        UNION ALL
+        SELECT NULL, n, priority, run_at FROM wanted WHERE name = {_NAME} AND run_at <= {_NOW_IT_IS}
+    ) AS candidates
+    ORDER BY priority DESC, run_at, seq, n LIMIT {_LIMIT}
+),
+{_taken(_AFTER_JOBS, "best")},
+written AS (
+    INSERT INTO jobs ({", ".join(NEW_JOB)}, engine_id, started_at)
+    SELECT {", ".join(_BEGUN.get(each, "wanted." + each) for each in NEW_JOB)},
+        CASE WHEN best.n IS NOT NULL THEN {_ENGINE} END, CASE WHEN best.n IS NOT NULL THEN {_NOW_IT_IS} END
+    FROM wanted LEFT JOIN best ON best.n = wanted.n ORDER BY wanted.n
+    ON CONFLICT DO NOTHING
+    RETURNING jobs.seq, jobs.env, {QUALIFIED}
+),
+claimed AS (SELECT * FROM taken UNION ALL SELECT * FROM written WHERE status = 'RUNNING')
+SELECT least(later.run_at, (SELECT min(run_at) FROM wanted WHERE name = {_NAME} AND run_at > {_NOW_IT_IS})), claimed.*
+FROM later LEFT JOIN claimed ON true"""
 
 RUNNING_OF = "SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND name = $1"
 _NOW = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8"

@@ -20,6 +20,9 @@ from asyncjobs.store.postgresql.sessions import Sessions, lock_key
 from asyncjobs.store.rows import NEW_JOB
 from asyncjobs.store.turns import End, Row, Step, Take, Turn
 
+FEW = 20
+"""So many new jobs are written by the statement that claims some of them; for more the transaction costs less."""
+
 
 class TurnRunner:
     """Runs turns and reading steps on a connection."""
@@ -47,6 +50,8 @@ class TurnRunner:
             final = all(end.status != "PENDING" for end in ends)  # else the claim has to see what it gives back
             if ends and final and only_one and not rows and not turn.steps and not self._sessions.pooled:
                 return await self._end_and_claim(driver, ends, takes[0])
+            if 0 < len(rows) <= FEW and only_one and not ends and not turn.steps and not self._sessions.pooled:
+                return await self._insert_and_claim(driver, turn, rows, takes[0])
             count = bool(ends) + bool(rows) + len(takes) + sum(len(part.wanted) for part in turn.steps)
             if count == 1 and (only_one or not takes) and not self._sessions.pooled:
                 return await self._run_parts(driver, turn, ends, rows, takes, copies=copies)
@@ -81,6 +86,11 @@ class TurnRunner:
         ended = [row[:2] for row in found if row[0] is not None]
         taken = [row[2:] for row in found if row[0] is None]
         return [*_statuses(ends, ended), self._claimed(taken, take, floors, began)]
+
+    async def _insert_and_claim(self, driver: Driver, turn: Turn, rows: list[Row], take: Take) -> list[Any]:
+        floors, began = self._floors.of(take.name), time.monotonic()
+        found = await driver.fetch(self._sql(statements.INSERT_AND_CLAIM), *_columns(rows), *take[:4], *floors)
+        return [*([None] * len(turn.inserts)), self._claimed(found, take, floors, began)]
 
     async def _claim(self, driver: Driver, take: Take) -> tuple[list[Row], int | None]:
         if take.max_running is None:
