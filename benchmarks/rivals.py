@@ -55,9 +55,17 @@ class Calls:
     reached: asyncio.Event = field(default_factory=asyncio.Event)
 
     def note(self) -> None:
-        """Note one run."""
-        self.count += 1
+        """Note one run, as it begins."""
+        self.begin()
+        self.end()
+
+    def begin(self) -> None:
+        """Note that a run begins."""
         self.began = time.perf_counter()
+
+    def end(self) -> None:
+        """Count a run."""
+        self.count += 1
         if self.count == self.wanted:
             self.reached.set()
 
@@ -228,7 +236,7 @@ class Oban:
 
 
 class Asyncjobs:
-    """`asyncjobs` itself, in one isolation; a job in a process of its own is counted at its end."""
+    """`asyncjobs` itself, in one isolation; a job in a process of its own is noted at its end."""
 
     unfinished = "SELECT count(*) FROM asyncjobs.jobs WHERE finished_at IS NULL"
 
@@ -246,11 +254,15 @@ class Asyncjobs:
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         from asyncjobs import JobEngine
-        from asyncjobs.telemetry import JobFinished
+        from asyncjobs.telemetry import JobFinished, JobStarted
+
+        inline = self.definition.isolation == "inline"
 
         def listen(event: Any) -> None:
-            if isinstance(event, JobFinished):
-                self.calls.note()
+            if inline and isinstance(event, JobStarted):
+                self.calls.begin()
+            elif isinstance(event, JobFinished):
+                (self.calls.end if inline else self.calls.note)()
 
         async with JobEngine(self.url, jobs=[self.definition]) as engine:
             engine.subscribe(listen)
