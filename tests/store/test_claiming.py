@@ -271,6 +271,20 @@ async def test_a_job_that_is_submitted_again_in_the_turn_of_a_claim_is_not_claim
     assert (await stored(store, running)).attempt == 1
 
 
+async def test_a_job_that_is_submitted_again_in_the_turn_of_a_claim_keeps_no_other_from_being_claimed(store):
+    """It might have taken the other's place: then the claim says that there is more."""
+    running, other = make_job(priority=1), make_job()
+    await claim_one(store, inserted=running)
+    await insert(store, other)
+
+    claim, _ = await asyncio.gather(
+        store.claim("thumbnail", limit=1, engine_id="engine-a", now=NOON), insert(store, running)
+    )
+
+    assert claim.next_run_at == NOON
+    assert [each.job.id for each in claim.claimed] in ([], [other.id])
+
+
 @pytest.mark.parametrize("seed", range(10))
 async def test_a_claim_that_shares_a_turn_with_new_jobs_takes_the_best_of_old_and_new(store, seed):
     """Whatever there is of either, and however many are wanted."""

@@ -133,7 +133,8 @@ SELECT NULL, NULL, later.run_at, {", ".join("taken." + each for each in _TAKEN_C
 FROM later LEFT JOIN taken ON true"""
 
 # New jobs and a claim in one statement. What is new can't be updated by the statement that writes it, so those that
-# the claim takes, in the order of all that it may take, are written as RUNNING.
+# the claim takes, in the order of all that it may take, are written as RUNNING. One that is there already takes
+# somebody else's place and is not written: then more may be due now.
 _AFTER_JOBS = len(NEW_JOB) + 1
 _NAME, _LIMIT, _ENGINE, _NOW_IT_IS = (f"${_AFTER_JOBS + place}" for place in range(4))
 _BEGUN = {
@@ -162,7 +163,10 @@ written AS (
     RETURNING jobs.seq, jobs.env, {QUALIFIED}
 ),
 claimed AS (SELECT * FROM taken UNION ALL SELECT * FROM written WHERE status = 'RUNNING')
-SELECT least(later.run_at, (SELECT min(run_at) FROM wanted WHERE name = {_NAME} AND run_at > {_NOW_IT_IS})), claimed.*
+SELECT
+    CASE WHEN (SELECT count(*) FROM written) < (SELECT count(*) FROM wanted) THEN {_NOW_IT_IS}
+    ELSE least(later.run_at, (SELECT min(run_at) FROM wanted WHERE name = {_NAME} AND run_at > {_NOW_IT_IS})) END,
+    claimed.*
 FROM later LEFT JOIN claimed ON true"""
 
 RUNNING_OF = "SELECT count(*) FROM jobs WHERE status = 'RUNNING' AND name = $1"
