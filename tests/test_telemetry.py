@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from asyncjobs import telemetry
-from asyncjobs.errors import StoreUnavailable, StoreUnreachable
+from asyncjobs.errors import StoreUnreachable
 from asyncjobs.model.job import JobStatus, Progress
 from asyncjobs.telemetry import (
     EngineCutOff,
@@ -99,9 +99,9 @@ LINES = {
         "internal task watching crashed, started again",
     ),
     "no database": (
-        TaskCrashed("claim of thumbnail", StoreUnavailable("jobs.db: disk full"), False),
+        TaskCrashed("claim of thumbnail", StoreUnreachable("jobs.db: locked"), False),
         "WARNING",
-        "claim of thumbnail: jobs.db: disk full; it is tried again",
+        "claim of thumbnail failed: jobs.db: locked",
     ),
     "last crash": (
         TaskCrashed("watching", OSError(), True),

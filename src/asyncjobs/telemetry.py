@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
 
-from asyncjobs.errors import StoreUnavailable
+from asyncjobs.errors import StoreAnswerLost, StoreBusy, StoreUnreachable
 
 if TYPE_CHECKING:
     from asyncjobs.model.job import Job, JobError, Progress
@@ -270,8 +270,8 @@ def log(event: Event) -> None:
             logger.warning("engine %s gave back %d jobs of the dead engine %s", engine_id, count, dead)
         case EngineCutOff(engine_id=engine_id, reason=reason):
             logger.error("engine %s %s; what it ran is ended here", engine_id, reason)
-        case TaskCrashed(task=task, error=StoreUnavailable() as error, final=False):
-            logger.warning("%s: %s; it is tried again", task, error)
+        case TaskCrashed(task=task, error=StoreUnreachable() | StoreAnswerLost() | StoreBusy() as error, final=False):
+            logger.warning("%s failed: %s", task, error)
         case TaskCrashed(task=task, error=error, final=final):
             consequence = "the engine has failed" if final else "started again"
             logger.error("internal task %s crashed, %s", task, consequence, exc_info=error)

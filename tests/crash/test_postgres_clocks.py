@@ -113,15 +113,20 @@ async def test_what_is_submitted_by_a_clock_that_is_off_is_due_at_once_or_after_
         first = [await client.submit(nothing), await client.submit(nothing.using(key="one"))]
         ended = await client.submit(count_run)
         delayed = await client.submit(nothing.using(delay=600))
+        soon = await client.submit(nothing.using(delay=120))
         at_a_moment = await client.submit(nothing.using(run_at=named))
         await programs.engine(nothing, count_run)
 
         interrupted = await succeeded_once(client, [each.id for each in [*first, ended]])
         await client.retry(ended.id)
         again = await ended.wait(timeout=BOUND)
-        waiting = await delayed.job()
+        waiting, shortly = await delayed.job(), await soon.job()
 
         assert interrupted == 0
         assert again.attempt == 2
         assert abs((waiting.run_at - waiting.created_at).total_seconds() + off - 600) < LOOSE_SECONDS
+        # Late rather than early, where the clock is ahead by more than the delay.
+        assert shortly.status is JobStatus.PENDING
+        left = (shortly.run_at - shortly.created_at).total_seconds() + off
+        assert 120 - LOOSE_SECONDS < left < max(120, off) + LOOSE_SECONDS
         assert (await at_a_moment.job()).run_at == named

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -285,6 +287,30 @@ async def test_a_cancel_reaches_a_job_of_another_engine_while_notifications_are_
     assert time.monotonic() - began < 10
 
 
+async def test_many_large_jobs_that_nobody_reads_are_there_once_over_the_next_connection(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F32, for more than what the sockets' buffers hold."""
+    monkeypatch.setattr(lines, "CALL_SECONDS", 1.5)
+    async with JobClient(database) as client:
+        await client.submit(nothing)
+        pids = await sql(
+            database,
+            "SELECT array_agg(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+        )
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(BOUND):
+                await client.submit_many([work.bind(Path("x" * 10_000)) for _ in range(800)])
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
+    assert await sql(database, "SELECT count(*) FROM asyncjobs.jobs") == 801
+
+
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -443,6 +469,27 @@ async def test_an_engine_whose_role_has_lost_its_grants_degrades_and_recovers(
 
     print(f"at work {time.monotonic() - granted:.1f} s after the grant")
     assert (job.status, meanwhile) == (JobStatus.SUCCEEDED, "running")
+    await sql(database, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+async def test_row_level_security_that_allows_it_keeps_no_job_out(database: str) -> None:
+    """COPY is not allowed then."""
+    role = "role_with_policies"
+    await sql(database, f"DROP ROLE IF EXISTS {role}", f"CREATE ROLE {role} LOGIN")
+    async with JobClient(database):
+        await sql(
+            database,
+            f"GRANT USAGE ON SCHEMA asyncjobs TO {role}",
+            *_granted(role),
+            "ALTER TABLE asyncjobs.jobs ENABLE ROW LEVEL SECURITY",
+            "CREATE POLICY everything ON asyncjobs.jobs USING (true) WITH CHECK (true)",
+        )
+    async with JobClient(database.replace("postgres@", f"{role}@")) as client:
+        handle = await client.submit(nothing)
+        await client.submit_many([nothing.bind()] * 30)
+
+        assert (await handle.job()).status is JobStatus.PENDING
+    assert await sql(database, "SELECT count(*) FROM asyncjobs.jobs") == 31
     await sql(database, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 

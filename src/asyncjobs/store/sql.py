@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec.structs import replace
@@ -113,12 +113,15 @@ class SqlStore:
         return _in_place(jobs, answers[1]) if keyed else jobs
 
     def _by_the_shared_clock(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
-        """Correct when jobs are due that was counted from our clock."""
+        """Correct when jobs are due that was counted from our clock.
+
+        One with a delay stays one by its times: else a clock turned back would make it due (`bring_forward`).
+        """
         ahead = self._database.clock.ahead
         if not ahead:
             return submissions
         return [
-            each if each.named else replace(each, job=replace(each.job, run_at=each.job.run_at - ahead))
+            each if each.named else replace(each, job=replace(each.job, run_at=_due(each.job, ahead)))
             for each in submissions
         ]
 
@@ -346,3 +349,11 @@ def _has_params(job: Job, wanted: dict[str, Any]) -> bool:
 
 def _same(one: Any, other: Any) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _due(job: Job, ahead: timedelta) -> datetime:
+    """Return when a job is due by the shared clock, which ours is ahead of."""
+    at_once = timedelta(microseconds=statements.AT_ONCE)
+    if job.run_at - job.created_at < at_once:
+        return job.run_at - ahead
+    return max(job.run_at - ahead, job.created_at + at_once)

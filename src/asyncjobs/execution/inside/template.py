@@ -299,7 +299,7 @@ class _Template:
         try:
             posix.killpg(process.pid, _signal.SIGTERM)
         except OSError:  # it has no session of its own yet
-            posix.kill(process.pid, _signal.SIGTERM)
+            _send_to(process.pid, _signal.SIGTERM)
 
     def _nudge(self, process: Process) -> None:
         """Have Python look for a SIGTERM that came after its last look and before a call that blocks.
@@ -308,7 +308,7 @@ class _Template:
         this signal it does nothing (`man 7 signal`).
         """
         process.when = process.kill_at
-        posix.kill(process.pid, _signal.SIGURG)
+        _send_to(process.pid, _signal.SIGURG)
 
     def _reap(self) -> None:
         while True:
@@ -356,6 +356,13 @@ class _Template:
 
     def _tree(self) -> Any:
         return self._child.load("tree")
+
+
+def _send_to(pid: int, number: int) -> None:
+    try:
+        posix.kill(pid, number)
+    except OSError:
+        pass  # it has become another user's
 
 
 def _nothing(_number: int, _frame: object) -> None:

@@ -1,7 +1,7 @@
 """How a turn is run: few statements, each with all rows of its kind; one is its own transaction.
 
 New jobs are copied in (COPY), which takes half as long as an INSERT, but has no ON CONFLICT: where one of them is
-there already, the turn is run again with an INSERT.
+there already, the turn is run again with an INSERT; also where COPY is not allowed, or can't take a value.
 """
 
 from __future__ import annotations
@@ -20,6 +20,18 @@ from asyncjobs.store.postgresql.sessions import Sessions, lock_key
 from asyncjobs.store.rows import NEW_JOB
 from asyncjobs.store.turns import End, Row, Step, Take, Turn
 
+# A job is there already, since its answer was lost and it was submitted again; row-level security; values out of range.
+_NOT_COPIED = (
+    asyncpg.UniqueViolationError,
+    asyncpg.FeatureNotSupportedError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+_PIECE = 400_000
+"""Bytes that are copied at once. From 512 KiB on asyncpg waits to send more: for ever, if nobody reads."""
+_ROW = 400
+"""More than the bytes of all that is no text in a row."""
 FEW = 20
 """So many new jobs are written by the statement that claims some of them; for more the transaction costs less."""
 
@@ -36,10 +48,9 @@ class TurnRunner:
         """Run a turn with these of its claims, as one transaction; return what each part brings."""
         try:
             return await self._run(turn, takes, driver, copies=not self._sessions.pooled)
-        except asyncpg.UniqueViolationError:
+        except _NOT_COPIED:
             if not turn.inserts:
                 raise
-            # A job is there already: its answer was lost, and it was submitted again.
             return await self._run(turn, takes, driver, copies=False)
 
     async def _run(self, turn: Turn, takes: list[Take], driver: Driver, *, copies: bool) -> list[Any]:
@@ -52,23 +63,25 @@ class TurnRunner:
                 return await self._end_and_claim(driver, ends, takes[0])
             if 0 < len(rows) <= FEW and only_one and not ends and not turn.steps and not self._sessions.pooled:
                 return await self._insert_and_claim(driver, turn, rows, takes[0])
-            count = bool(ends) + bool(rows) + len(takes) + sum(len(part.wanted) for part in turn.steps)
+            pieces = _pieces(rows) if copies else []
+            inserts = len(pieces) or bool(rows)
+            count = bool(ends) + inserts + len(takes) + sum(len(part.wanted) for part in turn.steps)
             if count == 1 and (only_one or not takes) and not self._sessions.pooled:
-                return await self._run_parts(driver, turn, ends, rows, takes, copies=copies)
+                return await self._run_parts(driver, turn, ends, rows, takes, pieces)
             async with self._sessions.transaction(driver):
-                return await self._run_parts(driver, turn, ends, rows, takes, copies=copies)
+                return await self._run_parts(driver, turn, ends, rows, takes, pieces)
         except asyncpg.DataError as error:
             raise StoreError(f"PostgreSQL can't take a value: {error}") from error
 
     async def _run_parts(
-        self, driver: Driver, turn: Turn, ends: list[End], rows: list[Row], takes: list[Take], *, copies: bool
+        self, driver: Driver, turn: Turn, ends: list[End], rows: list[Row], takes: list[Take], pieces: list[list[Row]]
     ) -> list[Any]:
         brought: list[Any] = await self._end(driver, ends) if ends else []
         for part in turn.steps:
             brought.append([await self._run_step(driver, step) for step in part.wanted])
-        if rows and copies:
-            await driver.copy_records_to_table("jobs", schema_name=self._schema, columns=NEW_JOB, records=rows)
-        elif rows:
+        for piece in pieces:
+            await driver.copy_records_to_table("jobs", schema_name=self._schema, columns=NEW_JOB, records=piece)
+        if rows and not pieces:
             await driver.execute(self._sql(statements.INSERT_JOBS), *_columns(rows))
         brought += [None] * len(turn.inserts)
         # In the order of their names: two turns that lock the same names never wait for each other.
@@ -133,6 +146,22 @@ class TurnRunner:
 
     def _sql(self, sql: str) -> str:
         return statements.qualified(sql, self._schema)
+
+
+def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return rows in pieces that can be copied; nothing if one of them is too large for that."""
+    pieces: list[list[Row]] = []
+    room = 0
+    for row in rows:
+        size = _ROW + sum(len(each) if each.isascii() else 4 * len(each) for each in row if isinstance(each, str))
+        if size > _PIECE:
+            return []
+        if size > room:
+            pieces.append([])
+            room = _PIECE
+        pieces[-1].append(row)
+        room -= size
+    return pieces
 
 
 def _columns(rows: Sequence[Row]) -> list[tuple[Any, ...]]:

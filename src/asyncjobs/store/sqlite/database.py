@@ -82,7 +82,7 @@ class SqliteDatabase:
             raise StoreUnavailable(f"the folder {self.path.parent} does not exist: create it first")
         if self.path.is_dir():
             raise StoreUnavailable(f"{self.path} is a folder: name a file in it, such as {self.path / 'jobs.db'}")
-        kind = file_systems.kind_of(self.path.parent)
+        kind = file_systems.kind_of(self.path.resolve().parent)
         if kind in file_systems.NETWORK:
             raise StoreUnavailable(
                 f"{self.path} is on a network file system ({kind}), where SQLite can't keep jobs safe: put it on a "

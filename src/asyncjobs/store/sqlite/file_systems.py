@@ -12,15 +12,18 @@ from pathlib import Path
 NETWORK = frozenset(
     {
         "afs",
+        "beegfs",
         "ceph",
         "cifs",
         "fuse.ceph",
+        "fuse.ceph-fuse",
         "fuse.gcsfuse",
         "fuse.glusterfs",
         "fuse.rclone",
         "fuse.s3fs",
         "fuse.sshfs",
         "glusterfs",
+        "gpfs",
         "lustre",
         "ncpfs",
         "nfs",
@@ -34,14 +37,14 @@ NETWORK = frozenset(
 
 def kind_of(folder: Path) -> str | None:
     """Return the kind of file system that a folder is on (`ext4`), or None where the kernel does not say."""
-    device = folder.stat().st_dev
-    number = f"{os.major(device)}:{os.minor(device)}"
     try:
-        mounts = Path("/proc/self/mountinfo").read_text(errors="replace")
+        device = folder.stat().st_dev
+        mounts = Path("/proc/self/mountinfo").read_bytes()
     except OSError:
         return None
-    for line in mounts.splitlines():
-        fields = line.split()  # man 5 proc_pid_mountinfo
-        if fields[2] == number:
-            return fields[fields.index("-") + 1]
+    number = f"{os.major(device)}:{os.minor(device)}".encode()
+    for line in mounts.split(b"\n"):
+        fields = line.split(b" ")  # man 5 proc_pid_mountinfo
+        if len(fields) > 2 and fields[2] == number and b"-" in fields:
+            return fields[fields.index(b"-") + 1].decode(errors="replace")
     return None
