@@ -133,8 +133,8 @@ def wait_for(file: Path) -> str:
 
 @job(max_workers=4)
 def tidy_up(file: Path) -> None:
-    file.write_text("running")
     try:
+        file.write_text("running")
         time.sleep(60)
     finally:
         file.write_text("tidied")
