@@ -21,13 +21,12 @@ from asyncjobs.store import ANYTHING, Change, Sighting
 from asyncjobs.store.clock import MachineClock
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.sqlite import file_systems
+from asyncjobs.store.sqlite.checkpoints import PAGES_AT_MOST, Checkpoints
 from asyncjobs.store.sqlite.connection import BEGIN, Steps, TurnConnection, plain
 from asyncjobs.store.sqlite.locks import EngineLocks
 from asyncjobs.store.turns import Step, Turn
 from asyncjobs.threads import in_thread
 
-LOG_PAGES = 4000
-"""What the log gathers before it is copied into the file, with two fsyncs (SQLite's own choice is 1000)."""
 BUSY_SECONDS = 5.0
 LONGEST_BUSY_SECONDS = 20.0
 WATCH_SECONDS = 0.1
@@ -36,7 +35,7 @@ _DIALECT: Dialect = sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untype
 
 
 class SqliteDatabase:
-    """One SQLite file: a connection that writes, one that reads, and the locks of engines beside it."""
+    """One SQLite file: connections that write, read and make checkpoints, and the locks of engines beside it."""
 
     def __init__(self, path: str, *, synchronous: str) -> None:
         self.path = Path(path).absolute()
@@ -48,6 +47,7 @@ class SqliteDatabase:
         self._held: list[AsyncConnection] = []
         self._writer: aiosqlite.Connection | None = None
         self._reader: aiosqlite.Connection | None = None
+        self._checkpoints: Checkpoints | None = None
         self._data_version = 0
         self._wal_seen: tuple[int, int] | None = None
 
@@ -55,7 +55,7 @@ class SqliteDatabase:
         return str(self.path)
 
     async def open(self) -> None:
-        """Open both connections, and create or migrate the schema."""
+        """Open the connections, and create or migrate the schema."""
         await in_thread(self._check_path, name="asyncjobs path")
         self._engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self.path)),
@@ -68,6 +68,7 @@ class SqliteDatabase:
             await self._insist(self._migrate)
             await self._insist(self._prove_writable)
             self._reader = await self._connect()
+            self._checkpoints = Checkpoints(self._writer, await self._connect())
         except BaseException:
             await self.close()
             raise
@@ -90,8 +91,11 @@ class SqliteDatabase:
             )
 
     async def close(self) -> None:
-        """Close both connections; the last process to do so folds the log into the file."""
+        """Close the connections; the last process to do so folds the log into the file."""
         self.locks.let_go_all()
+        checkpoints, self._checkpoints = self._checkpoints, None
+        if checkpoints is not None:
+            await checkpoints.close()
         self._writer = self._reader = None
         held, self._held = self._held, []
         for connection in held:
@@ -188,7 +192,10 @@ class SqliteDatabase:
     async def _write(self, work: Turn | Steps) -> list[Any]:
         if self._writer is None:
             raise StoreUnavailable(f"{self} is closed")
-        return await self._writer.execute_fetchall(BEGIN, work)  # type: ignore[return-value]
+        brought = await self._writer.execute_fetchall(BEGIN, work)
+        if self._checkpoints is not None:
+            self._checkpoints.written()
+        return brought  # type: ignore[return-value]
 
     async def _connect(self) -> aiosqlite.Connection:
         assert self._engine is not None
@@ -220,7 +227,7 @@ class SqliteDatabase:
         if sqlite3.sqlite_version_info < (3, 35):
             raise StoreUnavailable(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
         await self._writer.execute_fetchall(f"PRAGMA synchronous = {self._synchronous}")
-        await self._writer.execute_fetchall(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        await self._writer.execute_fetchall(f"PRAGMA wal_autocheckpoint = {PAGES_AT_MOST}")
         [(mode,)] = await self._writer.execute_fetchall("PRAGMA journal_mode = WAL")
         if mode != "wal":
             raise StoreUnavailable(

@@ -1,0 +1,53 @@
+"""Checkpoints: what the log has gathered is copied into the file beside the turns.
+
+SQLite by itself does it within the commit that finds the log too long, and that turn waits for thousands of pages and
+two fsyncs. Here a connection of its own copies while turns go on. What they have written meanwhile is little: the
+writer copies that between two of them, so that nothing is left and the log begins anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+
+import aiosqlite
+
+PAGES = 4000
+"""What the log gathers before it is copied (SQLite's own choice is 1000)."""
+PAGES_AT_MOST = 2 * PAGES
+"""What it has gathered when SQLite does it by itself, since others may write too, and large values take many pages."""
+PAGES_A_TURN = 5
+ROWS_A_PAGE = 10
+_CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
+
+
+class Checkpoints:
+    """Counts what the writer writes, roughly, and copies the log when that is enough."""
+
+    def __init__(self, writer: aiosqlite.Connection, beside: aiosqlite.Connection) -> None:
+        self._writer = writer
+        self._beside = beside
+        self._rows = 0
+        self._pages = 0.0
+        self._running: asyncio.Task[None] | None = None
+
+    def written(self) -> None:
+        """Count a turn that the writer has committed."""
+        rows = self._writer.total_changes
+        self._pages += PAGES_A_TURN + (rows - self._rows) / ROWS_A_PAGE
+        self._rows = rows
+        if self._pages >= PAGES and (self._running is None or self._running.done()):
+            self._pages = 0.0
+            self._running = asyncio.create_task(self._copy(), name="asyncjobs checkpoint")
+
+    async def close(self) -> None:
+        """Wait for a copy that is under way."""
+        if self._running is not None:
+            await asyncio.wait([self._running])
+
+    async def _copy(self) -> None:
+        try:
+            for connection in (self._beside, self._writer):
+                await connection.execute_fetchall(_CHECKPOINT)
+        except sqlite3.Error:
+            pass  # the log stays, and is copied when as much again is written, or by SQLite itself

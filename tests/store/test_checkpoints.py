@@ -1,0 +1,120 @@
+import asyncio
+import contextlib
+import sqlite3
+
+import aiosqlite
+import pytest
+
+from asyncjobs.store.sqlite import checkpoints
+from asyncjobs.store.sqlite.checkpoints import Checkpoints
+from builders import insert, make_job, opened
+
+PAGE = 4096
+
+
+class Beside:
+    """The connection that copies, as far as a test lets it."""
+
+    def __init__(self):
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.times = 0
+        self.error = None
+
+    async def execute_fetchall(self, sql):
+        self.times += 1
+        self.begun.set()
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+        return [(0, 0, 0)]
+
+
+@pytest.fixture
+def store_file(tmp_path):
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def every_tenth(monkeypatch):
+    """Copy after ten turns of one row."""
+    monkeypatch.setattr(checkpoints, "PAGES", 10 * checkpoints.PAGES_A_TURN)
+
+
+@pytest.fixture
+async def writer(tmp_path):
+    async with aiosqlite.connect(tmp_path / "jobs.db", isolation_level=None) as connection:
+        for statement in ("PRAGMA journal_mode = WAL", "PRAGMA wal_autocheckpoint = 0", "CREATE TABLE row (value)"):
+            await connection.execute_fetchall(statement)
+        yield connection
+
+
+async def write(writer, copying, *, times):
+    for _ in range(times):
+        await writer.execute_fetchall("INSERT INTO row VALUES (zeroblob(3000))")
+        copying.written()
+
+
+async def test_a_log_that_is_written_on_and_on_begins_anew_and_stays_short(store_file, every_tenth):
+    async with opened(f"sqlite:///{store_file}") as store:
+        for _ in range(600):
+            await insert(store, make_job())
+
+        log = store_file.with_name(store_file.name + "-wal").stat().st_size
+
+    assert log < 600 * checkpoints.PAGES_A_TURN / 2 * PAGE
+
+
+async def test_turns_go_on_while_the_log_is_copied_and_one_copy_is_made_at_a_time(writer, every_tenth):
+    beside = Beside()
+    copying = Checkpoints(writer, beside)
+
+    await write(writer, copying, times=10)
+    await beside.begun.wait()
+    await write(writer, copying, times=40)
+
+    assert beside.times == 1
+    beside.go_on.set()
+    await copying.close()
+
+
+async def test_what_was_written_during_a_copy_is_copied_by_the_writer(tmp_path, writer, every_tenth):
+    beside = Beside()
+    copying = Checkpoints(writer, beside)
+    await write(writer, copying, times=10)
+    await beside.begun.wait()
+    await write(writer, copying, times=5)
+
+    beside.go_on.set()
+    await copying.close()
+
+    assert (tmp_path / "jobs.db").stat().st_size > 15 * 3000
+
+
+async def test_a_copy_that_fails_is_made_again_when_as_much_is_written(writer, every_tenth):
+    beside = Beside()
+    beside.error = sqlite3.OperationalError("disk I/O error")
+    beside.go_on.set()
+    copying = Checkpoints(writer, beside)
+
+    await write(writer, copying, times=10)
+    await beside.begun.wait()
+    await write(writer, copying, times=30)
+    await copying.close()
+
+    assert beside.times > 1
+
+
+async def test_a_reader_that_stays_in_an_old_log_stops_nothing(store_file, every_tenth):
+    async with opened(f"sqlite:///{store_file}") as store:
+        await insert(store, make_job())
+        with contextlib.closing(sqlite3.connect(store_file)) as reader:
+            reader.execute("BEGIN")
+            seen = reader.execute("SELECT count(*) FROM jobs").fetchone()
+
+            for _ in range(100):
+                await insert(store, make_job())
+
+            assert reader.execute("SELECT count(*) FROM jobs").fetchone() == seen
+        with contextlib.closing(sqlite3.connect(store_file)) as reader:
+            assert reader.execute("SELECT count(*) FROM jobs").fetchone() == (101,)
