@@ -41,14 +41,8 @@ def newest(status=None, before=None, **wanted):
     return statements.newest_jobs(JobFilter(**wanted), status=status, limit=100, before=before, dialect=DIALECT)
 
 
-def end_columns():
-    return [[value] for value in (*fenced_row(A_JOB, FAILED, now=NOON), *attempt_row(make_attempt(A_JOB)))]
-
-
-def new_columns():
-    return [[value] for value in submission_row(Submission(make_job()))]
-
-
+ONE_END = postgresql.ENDS.parameters([(*fenced_row(A_JOB, FAILED, now=NOON), *attempt_row(make_attempt(A_JOB)))])
+ONE_JOB = postgresql.NEW_JOBS.parameters([submission_row(Submission(make_job()))])
 TAKE = ("name 1", 8, "engine-a", NOW + 20_000, [], [])
 [DELETE] = statements.delete_final(JobFilter(finished_before=NOON), status=JobStatus.FAILED, limit=500, dialect=DIALECT)
 
@@ -85,11 +79,11 @@ STATEMENTS = {name: (step.sql, step.parameters[0], index) for name, (step, index
     "claim": (postgresql.CLAIM, TAKE, "jobs_waiting"),
     "claim with floors": (postgresql.CLAIM, (*TAKE[:4], [0, 1], [NOW, NOW]), "jobs_waiting"),
     "claim's update": (postgresql.CLAIM, TAKE, "jobs_pkey"),
-    "end": (postgresql.END_ATTEMPTS, end_columns(), "jobs_id"),
-    "end and claim: end": (postgresql.END_AND_CLAIM, (*end_columns(), *TAKE), "jobs_id"),
-    "end and claim: claim": (postgresql.END_AND_CLAIM, (*end_columns(), *TAKE), "jobs_waiting"),
-    "insert and claim: claim": (postgresql.INSERT_AND_CLAIM, (*new_columns(), *TAKE), "jobs_waiting"),
-    "insert and claim: update": (postgresql.INSERT_AND_CLAIM, (*new_columns(), *TAKE), "jobs_pkey"),
+    "end": (postgresql.END_ATTEMPTS, ONE_END, "jobs_id"),
+    "end and claim: end": (postgresql.END_AND_CLAIM, (*ONE_END, *TAKE), "jobs_id"),
+    "end and claim: claim": (postgresql.END_AND_CLAIM, (*ONE_END, *TAKE), "jobs_waiting"),
+    "insert and claim: claim": (postgresql.INSERT_AND_CLAIM, (*ONE_JOB, *TAKE), "jobs_waiting"),
+    "insert and claim: update": (postgresql.INSERT_AND_CLAIM, (*ONE_JOB, *TAKE), "jobs_pkey"),
     "how many of a name run": (postgresql.RUNNING_OF, ("name 1",), "jobs_running"),
 }
 

@@ -1,6 +1,6 @@
 """The statements as PostgreSQL runs them: those of a turn for all its rows at once, and what the shared ones become.
 
-A turn's rows travel as one array for each column (`unnest`), which unlike COPY can answer and meet conflicts.
+A turn's rows travel as row sets, which unlike COPY can answer and meet conflicts.
 Where rows are found by their id or number, the expected status is written so that no index has it (`status || ''`):
 on a table without statistics the planner would walk all rows of that status.
 """
@@ -11,46 +11,21 @@ import re
 from functools import lru_cache
 
 from asyncjobs.store.note_statements import NEWS
+from asyncjobs.store.postgresql.row_sets import RowSet
 from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS, NEW_JOB
 from asyncjobs.store.statements import JOBS_IN_PLACE, QUALIFIED
 
 _TABLES = ("jobs", "job_attempts", "job_output", "job_progress", "engines", "asyncjobs_schema")
-_FLOATS = {"timeout", "kill_grace", "retry_delay", "retry_max_delay", "cpu_time"}
-_WHOLE = {
-    "priority",
-    "attempt",
-    "retry_count",
-    "interruptions",
-    "created_at",
-    "run_at",
-    "now",
-    "max_retries",
-    "started_at",
-    "finished_at",
-    "pid",
-    "exit_code",
-    "signal",
-    "peak_rss",
-}
-
-
-def _arrays(columns: tuple[str, ...]) -> str:
-    """Return the parameters of an `unnest`, an array for each column."""
-    kinds = ["float8" if each in _FLOATS else "int8" if each in _WHOLE else "text" for each in columns]
-    return ", ".join(f"${number}::{kind}[]" for number, kind in enumerate(kinds, 1))
-
-
-INSERT_JOBS = f"INSERT INTO jobs ({', '.join(NEW_JOB)}) SELECT * FROM unnest({_arrays(NEW_JOB)}) ON CONFLICT DO NOTHING"
+NEW_JOBS = RowSet(NEW_JOB)
+_NEW = ", ".join(NEW_JOB)
+INSERT_JOBS = f"INSERT INTO jobs ({_NEW}) SELECT {_NEW} FROM {NEW_JOBS.sql} ORDER BY n ON CONFLICT DO NOTHING"
 
 # RUNNING under these attempts and this engine → the next status; then the rows of those attempts alone, which
 # travel with their ends: to join them again would compare each with each.
-_SAID = tuple(f"said_{column}" for column in ATTEMPT_COLUMNS)
-_END_COLUMNS = (*ENDED, *_SAID)
+ENDS = RowSet(ENDED, said=ATTEMPT_COLUMNS)
+_SAID = ENDS.columns[len(ENDED) :]
 _END = f"""
-wanted AS MATERIALIZED (
-    SELECT * FROM unnest({_arrays((*ENDED, *ATTEMPT_COLUMNS))})
-        WITH ORDINALITY AS wanted({", ".join(_END_COLUMNS)}, n)
-),
+wanted AS MATERIALIZED (SELECT * FROM {ENDS.sql}),
 ended AS (
     UPDATE jobs SET
         status = CASE WHEN wanted.status = 'PENDING' AND jobs.cancel_requested_at IS NOT NULL
@@ -124,7 +99,7 @@ CLAIM = f"""WITH RECURSIVE {_due(1)}, {_taken(1, "due")}
 SELECT later.run_at, taken.* FROM later LEFT JOIN taken ON true"""
 
 # Ends and a claim in one statement: both see the rows as they were before, and no row concerns both.
-_AFTER_ENDS = len(_END_COLUMNS) + 1
+_AFTER_ENDS = ENDS.count + 1
 _TAKEN_COLUMNS = ("seq", "env", *JOB_COLUMNS)
 END_AND_CLAIM = f"""WITH RECURSIVE {_END}, {_due(_AFTER_ENDS)}, {_taken(_AFTER_ENDS, "due")}
 SELECT ended.n, ended.status, NULL::int8, {", ".join("NULL" for _ in _TAKEN_COLUMNS)} FROM ended
@@ -135,16 +110,14 @@ FROM later LEFT JOIN taken ON true"""
 # New jobs and a claim in one statement. What is new can't be updated by the statement that writes it, so those that
 # the claim takes, in the order of all that it may take, are written as RUNNING. One that is there already takes
 # somebody else's place and is not written: then more may be due now.
-_AFTER_JOBS = len(NEW_JOB) + 1
+_AFTER_JOBS = NEW_JOBS.count + 1
 _NAME, _LIMIT, _ENGINE, _NOW_IT_IS = (f"${_AFTER_JOBS + place}" for place in range(4))
 _BEGUN = {
     "status": "CASE WHEN best.n IS NULL THEN wanted.status ELSE 'RUNNING' END",
     "attempt": "wanted.attempt + CASE WHEN best.n IS NULL THEN 0 ELSE 1 END",
 }
 INSERT_AND_CLAIM = f"""WITH RECURSIVE {_due(_AFTER_JOBS)},
-wanted AS MATERIALIZED (
-    SELECT * FROM unnest({_arrays(NEW_JOB)}) WITH ORDINALITY AS wanted({", ".join(NEW_JOB)}, n)
-),
+wanted AS MATERIALIZED (SELECT * FROM {NEW_JOBS.sql}),
 best AS MATERIALIZED (
     SELECT seq, n FROM (
         SELECT seq, NULL::int8 AS n, priority, run_at FROM due
@@ -155,7 +128,7 @@ best AS MATERIALIZED (
 ),
 {_taken(_AFTER_JOBS, "best")},
 written AS (
-    INSERT INTO jobs ({", ".join(NEW_JOB)}, engine_id, started_at)
+    INSERT INTO jobs ({_NEW}, engine_id, started_at)
     SELECT {", ".join(_BEGUN.get(each, "wanted." + each) for each in NEW_JOB)},
         CASE WHEN best.n IS NOT NULL THEN {_ENGINE} END, CASE WHEN best.n IS NOT NULL THEN {_NOW_IT_IS} END
     FROM wanted LEFT JOIN best ON best.n = wanted.n ORDER BY wanted.n

@@ -82,7 +82,7 @@ class TurnRunner:
         for piece in pieces:
             await driver.copy_records_to_table("jobs", schema_name=self._schema, columns=NEW_JOB, records=piece)
         if rows and not pieces:
-            await driver.execute(self._sql(statements.INSERT_JOBS), *_columns(rows))
+            await driver.execute(self._sql(statements.INSERT_JOBS), *statements.NEW_JOBS.parameters(rows))
         brought += [None] * len(turn.inserts)
         # In the order of their names: two turns that lock the same names never wait for each other.
         in_order = sorted(range(len(takes)), key=lambda at: takes[at].name)
@@ -90,19 +90,21 @@ class TurnRunner:
         return brought + [claimed[at] for at in range(len(takes))]
 
     async def _end(self, driver: Driver, ends: list[End]) -> list[str | None]:
-        found = await driver.fetch(self._sql(statements.END_ATTEMPTS), *_end_columns(ends))
+        found = await driver.fetch(self._sql(statements.END_ATTEMPTS), *_ends(ends))
         return _statuses(ends, found)
 
     async def _end_and_claim(self, driver: Driver, ends: list[End], take: Take) -> list[Any]:
         floors, began = self._floors.of(take.name), time.monotonic()
-        found = await driver.fetch(self._sql(statements.END_AND_CLAIM), *_end_columns(ends), *take[:4], *floors)
+        found = await driver.fetch(self._sql(statements.END_AND_CLAIM), *_ends(ends), *take[:4], *floors)
         ended = [row[:2] for row in found if row[0] is not None]
         taken = [row[2:] for row in found if row[0] is None]
         return [*_statuses(ends, ended), self._claimed(taken, take, floors, began)]
 
     async def _insert_and_claim(self, driver: Driver, turn: Turn, rows: list[Row], take: Take) -> list[Any]:
         floors, began = self._floors.of(take.name), time.monotonic()
-        found = await driver.fetch(self._sql(statements.INSERT_AND_CLAIM), *_columns(rows), *take[:4], *floors)
+        found = await driver.fetch(
+            self._sql(statements.INSERT_AND_CLAIM), *statements.NEW_JOBS.parameters(rows), *take[:4], *floors
+        )
         return [*([None] * len(turn.inserts)), self._claimed(found, take, floors, began)]
 
     async def _claim(self, driver: Driver, take: Take) -> tuple[list[Row], int | None]:
@@ -164,12 +166,8 @@ def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
     return pieces
 
 
-def _columns(rows: Sequence[Row]) -> list[tuple[Any, ...]]:
-    return list(zip(*rows, strict=True))
-
-
-def _end_columns(ends: Sequence[End]) -> list[tuple[Any, ...]]:
-    return [*_columns([end.fenced for end in ends]), *_columns([end.attempt for end in ends])]
+def _ends(ends: Sequence[End]) -> list[Any]:
+    return statements.ENDS.parameters([end.fenced + end.attempt for end in ends])
 
 
 def _statuses(ends: Sequence[End], found: Sequence[Any]) -> list[str | None]:
