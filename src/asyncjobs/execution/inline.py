@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -116,11 +117,8 @@ class _Attempt:
 async def _run_in_loop(attempt: _Attempt, asked: Asked) -> Ended:
     loop = asyncio.get_running_loop()
     deadline = None if attempt.job.timeout is None else loop.time() + attempt.job.timeout
-    task = loop.create_task(attempt.run(), name="an inline job", context=_context(attempt))
+    task = await _begun(attempt)
     try:
-        # One turn of the loop, in which the task makes its first step: what does not wait for
-        # anything is over now, and has cost no timer and no callback.
-        await asyncio.sleep(0)
         if not task.done():
             await _first(task, asked, deadline)
         if task.done():
@@ -133,6 +131,16 @@ async def _run_in_loop(attempt: _Attempt, asked: Asked) -> Ended:
         task.cancel()
         await asyncio.wait((task,), timeout=attempt.job.kill_grace)
         raise
+
+
+async def _begun(attempt: _Attempt) -> asyncio.Task[Outcome]:
+    """Return the attempt's task after its first step: what does not wait for anything costs no timer and no more."""
+    loop, context = asyncio.get_running_loop(), _context(attempt)
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(attempt.run(), loop=loop, name="an inline job", context=context, eager_start=True)
+    task = loop.create_task(attempt.run(), name="an inline job", context=context)
+    await asyncio.sleep(0)
+    return task
 
 
 async def _run_in_thread(attempt: _Attempt, asked: Asked) -> Ended:
