@@ -86,9 +86,23 @@ async def test_what_was_written_during_a_copy_is_copied_by_the_writer(tmp_path, 
     await write(writer, copying, times=5)
 
     beside.go_on.set()
+
+    async with asyncio.timeout(60):
+        while (tmp_path / "jobs.db").stat().st_size < 15 * 3000:
+            await asyncio.sleep(0.005)
     await copying.close()
 
-    assert (tmp_path / "jobs.db").stat().st_size > 15 * 3000
+
+async def test_a_copy_that_is_under_way_does_not_hold_up_the_end(writer, every_tenth):
+    beside = Beside()
+    copying = Checkpoints(writer, beside)
+    await write(writer, copying, times=10)
+    await beside.begun.wait()
+
+    async with asyncio.timeout(60):
+        await copying.close()
+
+    assert beside.times == 1
 
 
 async def test_a_copy_that_fails_is_made_again_when_as_much_is_written(writer, every_tenth):

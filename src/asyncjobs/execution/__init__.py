@@ -8,8 +8,9 @@ A runner never raises for what a job does: whatever happens becomes an outcome.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
 
 from asyncjobs.model.outcome import Canceled, Interrupted, Outcome, ProcessReport
 
@@ -37,12 +38,11 @@ class Notes(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(Struct, frozen=True):
     """How an attempt ended. While `busy` is not done, its slot can't be used again."""
 
     outcome: Outcome
-    process: ProcessReport = field(default_factory=ProcessReport)
+    process: ProcessReport = ProcessReport()
     busy: asyncio.Future[None] | None = None
 
 

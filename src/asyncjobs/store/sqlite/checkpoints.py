@@ -41,8 +41,9 @@ class Checkpoints:
             self._running = asyncio.create_task(self._copy(), name="asyncjobs checkpoint")
 
     async def close(self) -> None:
-        """Wait for a copy that is under way."""
+        """End a copy that is under way, as far as SQLite has not begun it."""
         if self._running is not None:
+            self._running.cancel()
             await asyncio.wait([self._running])
 
     async def _copy(self) -> None:
