@@ -96,7 +96,7 @@ LINES = {
     "crash": (
         TaskCrashed("watching", OSError(), False),
         "ERROR",
-        "internal task watching crashed, started again",
+        "internal task watching crashed, tried again",
     ),
     "no database": (
         TaskCrashed("claim of thumbnail", StoreUnreachable("jobs.db: locked"), False),

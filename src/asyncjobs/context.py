@@ -1,6 +1,6 @@
 """`current_job()`: what a running job may know of itself.
 
-It works the same in a job's own process and in the engine's loop (`inline`).
+It works in a job's own process and in the engine's (`inline`).
 """
 
 from __future__ import annotations
@@ -95,6 +95,9 @@ _inline: ContextVar[JobContext] | None = None
 
 def current_job() -> JobContext:
     """Return the job that is running here.
+
+    In a job's own process any thread may call it. With isolation `inline`, of the threads that a job starts those do
+    that run in a copy of its context, as with `asyncio.to_thread`.
 
     Raises:
         RuntimeError: called outside a job.

@@ -266,11 +266,13 @@ def job(
 def job(name: Any = None, **options: Any) -> Any:
     """Make a function a job that can be submitted; bare (`@job`) or called (`@job(timeout=30)`).
 
+    Seconds are numbers or a `timedelta`; what is None is as the settings say.
+
     Args:
         name: what the job is called in the store; the function's own name by default.
         max_workers: how many of it one engine runs at a time.
         max_running: how many of it run at a time over all engines on one database; the others wait.
-        timeout: seconds an attempt may take, from the start of its process.
+        timeout: seconds an attempt may take, the import of its module included, the building of its environment not.
         kill_grace: seconds between asking a job to end and killing it.
         max_retries: how often a transient error is retried.
         retry_delay: seconds before the first retry; doubles with each.
@@ -278,7 +280,9 @@ def job(name: Any = None, **options: Any) -> Any:
         transient_error_classes: exceptions (and their subclasses) worth a retry, besides
             `TransientError` and `Retry`.
         retry_on: makes these ends transient too: `"timeout"`, `"crash"`.
-        isolation: `"fork"`, `"spawn"`, `"reuse"` or `"inline"`.
+        isolation: `"fork"` (a process of its own, forked from one that has imported its module; the default on
+            Linux), `"spawn"` (a fresh interpreter), `"reuse"` (a warm process that runs one after another) or
+            `"inline"` (the engine's own process, where nothing can be killed).
         priority: jobs of a higher one are started first.
         env: environment variables for the job's process alone; in no record, event or log.
         memory_limit: bytes of address space that a job may use beyond what its process begins with;

@@ -22,7 +22,7 @@ logger = logging.getLogger("asyncjobs")
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted:
-    """The job is in the store; what is acknowledged here is never lost."""
+    """The job is in the store."""
 
     job: Job
 
@@ -70,7 +70,7 @@ class JobInterrupted:
 
 @dataclass(frozen=True, slots=True)
 class JobFinished:
-    """The job has a final status, and this is its record."""
+    """An end was written by this process; `job` is the record, without its `attempts` (`client.get` has them)."""
 
     job: Job
 
@@ -108,7 +108,7 @@ class EngineStarted:
 
 @dataclass(frozen=True, slots=True)
 class EngineStopped:
-    """An engine has ended; nothing of it is left running."""
+    """An engine has ended; nothing of it is left running but threads of `inline` that can't be ended."""
 
     engine_id: str
 
@@ -132,7 +132,7 @@ class EngineCutOff:
 
 @dataclass(frozen=True, slots=True)
 class TaskCrashed:
-    """An internal task raised; it is started again, or the engine fails when `final`."""
+    """Something that an engine does by itself has failed: it is tried again, or the engine fails when `final`."""
 
     task: str
     error: BaseException
@@ -273,7 +273,7 @@ def log(event: Event) -> None:
         case TaskCrashed(task=task, error=StoreUnreachable() | StoreAnswerLost() | StoreBusy() as error, final=False):
             logger.warning("%s failed: %s", task, error)
         case TaskCrashed(task=task, error=error, final=final):
-            consequence = "the engine has failed" if final else "started again"
+            consequence = "the engine has failed" if final else "tried again"
             logger.error("internal task %s crashed, %s", task, consequence, exc_info=error)
         case ForkUnsafe(module=module, problem=problem):
             logger.warning("module %s %s, so it can't be forked: its jobs run as with 'spawn'", module, problem)

@@ -171,6 +171,27 @@ async def who_am_i_async() -> list[Any]:
 
 
 @job
+async def bounds_in_its_first_step() -> list[str]:
+    """Say what it is told by all that looks for the task which runs it, before it has waited for anything."""
+    task = asyncio.current_task()
+    assert task is not None
+    said = [task.get_name()]
+    try:
+        async with asyncio.timeout(0):
+            await asyncio.sleep(60)
+    except TimeoutError:
+        said.append("timed out")
+    task.cancel()
+    try:
+        async with asyncio.TaskGroup():
+            await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        said.append("canceled")
+    task.uncancel()
+    return said
+
+
+@job
 async def sleep_async(marks: Path) -> None:
     """Say that it began, and how it ended."""
     (marks / "began").touch()

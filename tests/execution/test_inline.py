@@ -9,7 +9,7 @@ import jobs_for_tests as jobs
 import light_jobs
 from bench import Bench, until
 
-from asyncjobs.model.outcome import Canceled, Failed, TimedOut
+from asyncjobs.model.outcome import Canceled, Failed, Succeeded, TimedOut
 
 
 async def test_a_thread_past_its_timeout_is_settled_at_once_and_busy_until_it_returns(inline: Bench, marks: Path):
@@ -66,6 +66,23 @@ async def test_a_canceled_run_leaves_its_thread_alone(inline: Bench, marks: Path
     (marks / "enough").touch()
 
     assert running.cancelled()
+
+
+async def test_a_run_that_is_canceled_at_once_leaves_no_coroutine_running(inline: Bench, marks: Path):
+    running = asyncio.create_task(inline.run(jobs.sleep_async, marks))
+    await asyncio.sleep(0)
+
+    running.cancel()
+    await asyncio.wait([running])
+
+    assert running.cancelled()
+    assert "an inline job" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_the_first_step_of_a_coroutine_is_one_of_its_own_task(inline: Bench):
+    ended = await inline.run(jobs.bounds_in_its_first_step)
+
+    assert ended.outcome == Succeeded('["an inline job", "timed out", "canceled"]')
 
 
 async def test_an_attempt_has_no_process(inline: Bench):

@@ -59,6 +59,7 @@ class JobClient(Life):
         SettingsError: the address or a setting can't be used.
         DefinitionError: something in `jobs` is no job, or its own process could not load it.
         DuplicateJobName: two functions have one name.
+        UnsupportedPlatform: this is Windows.
     """
 
     def __init__(
@@ -77,15 +78,19 @@ class JobClient(Life):
     # --- submit ---------------------------------------------------------------------------------
 
     async def submit(self, definition: JobDefinition[P, R], *args: P.args, **kwargs: P.kwargs) -> JobHandle[R]:
-        """Store a job and return its handle; once it returns, the job is never lost.
+        """Store a job and return its handle; once it returns, no crash of a process loses the job.
+
+        (What a power cut may take on SQLite is told by the setting `sqlite_synchronous`.)
 
         If the call is cancelled the job exists or it doesn't: submit it again with a `key`
         (`definition.using(key=...)`) to end up with exactly one.
 
         Raises:
             InvalidParams: the arguments don't fit the function; the message names the parameter.
+            InvalidOptions: `definition` is no function decorated with `@job`, or `run_at` is beyond every calendar.
             JobNotAllowed: the allow-list refuses the name.
             UnknownJobName: an engine was not given this definition with `jobs=[...]`.
+            DuplicateJobName: another function is registered here under its name.
             StoreUnavailable: nothing was stored, as far as can be known.
             NotOpen: the client is not open: use it inside `async with`.
             ForkedClient: it was opened before this process was forked: open another here.
@@ -107,7 +112,7 @@ class JobClient(Life):
         return JobHandle(self, job, definition)
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
-        """Store many jobs in one transaction: all of them, or none.
+        """Store many jobs in one transaction: all of them, or none, also when the call is cancelled.
 
         Raises:
             InvalidOptions: `calls` is no list of calls.

@@ -110,6 +110,7 @@ class JobEngine(JobClient):
 
         Raises:
             NestedEngine: this is a job's own process.
+            EngineError: it is open already.
             StoreUnavailable, StoreCorrupt, SchemaMismatch: as for `JobClient`.
         """
         if CHILD_MODULE in sys.modules:
@@ -119,7 +120,12 @@ class JobEngine(JobClient):
 
     @contextlib.asynccontextmanager
     async def lifespan(self, app: Any = None) -> AsyncGenerator[None]:
-        """Run the engine for as long as an ASGI application lives: `FastAPI(lifespan=engine.lifespan)`."""
+        """Run the engine for as long as an ASGI application lives: `FastAPI(lifespan=engine.lifespan)`.
+
+        Raises:
+            NestedEngine, EngineError, StoreUnavailable, StoreCorrupt, SchemaMismatch: it can't be opened.
+            EngineFailed: an internal task kept crashing.
+        """
         async with self:
             yield
 
@@ -127,9 +133,11 @@ class JobEngine(JobClient):
         """Work until cancelled or signalled, as a process of its own.
 
         SIGTERM or SIGINT stops it gracefully, a second one at once; then it returns. No other method
-        touches signals.
+        touches signals, which only a loop in the main thread can.
 
         Raises:
+            RuntimeError: this is not the main thread.
+            NestedEngine, EngineError, StoreUnavailable, StoreCorrupt, SchemaMismatch: it can't be opened.
             EngineFailed: an internal task kept crashing.
         """
         loop = asyncio.get_running_loop()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -184,8 +184,7 @@ class Liveness:
         if self._is_here(dead):
             await self._bury(dead)
         jobs = await self.store.running(dead.id)
-        for job in jobs:
-            await self._give_back(job, Interrupted(reason=f"its engine {dead.id} vanished", vanished=True))
+        await self._give_back(jobs, Interrupted(reason=f"its engine {dead.id} vanished", vanished=True))
         await self.store.unregister(dead.id)
         self.emit(EngineRescued(self.me.id, dead.id, len(jobs)))
         self.announce({job.name for job in jobs})
@@ -212,22 +211,27 @@ class Liveness:
         await self.store.drain()  # however slow that answer is
         await asyncio.sleep(LOOK_SECONDS)
         again = await self._unheld()
-        for key in unheld.keys() & again.keys():
-            await self._give_back(again[key], Interrupted(reason="the answer to its claim was lost"))
+        lost = [again[key] for key in unheld.keys() & again.keys()]
+        await self._give_back(lost, Interrupted(reason="the answer to its claim was lost"))
         self.announce({job.name for job in again.values()})
 
     async def give_back_all(self) -> None:
         """Give back what is RUNNING under our id, when no worker is left to hold anything."""
         await self.store.drain()  # a claim whose worker is gone may still be on its way
-        for job in await self.store.running(self.me.id):
-            await self._give_back(job, Interrupted(reason="its engine stopped"))
+        await self._give_back(await self.store.running(self.me.id), Interrupted(reason="its engine stopped"))
 
     async def _unheld(self) -> dict[tuple[str, int], Job]:
         rows = {(job.id, job.attempt): job for job in await self.store.running(self.me.id)}
         held = set(self.held())
         return {key: job for key, job in rows.items() if key not in held}
 
-    async def _give_back(self, job: Job, outcome: Interrupted) -> None:
+    async def _give_back(self, jobs: Iterable[Job], outcome: Interrupted) -> None:
+        """End the attempts that these jobs are, all at once, so that they share a turn of the store."""
+        for error in await asyncio.gather(*(self._end(job, outcome) for job in jobs), return_exceptions=True):
+            if error is not None:
+                raise error
+
+    async def _end(self, job: Job, outcome: Interrupted) -> None:
         now = self.store.clock.now()
         transition = decide(
             job, outcome, retry_after=timedelta(0), interruption_budget=self.interruption_budget, now=now

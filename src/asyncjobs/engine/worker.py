@@ -336,8 +336,9 @@ class Worker:
         """The row was not ours any more: either we had written it already, or somebody took it."""
         try:
             stored = await self.around.store.get(job.id)
-        except StoreError:
-            stored = None
+        except StoreError as error:  # who waits for it looks it up
+            self.around.emit(TaskCrashed(task=f"look at {job.name} {job.id}", error=error, final=False))
+            return
         written = stored is not None and any(
             (each.attempt, each.engine_id, each.outcome) == (attempt.attempt, attempt.engine_id, attempt.outcome)
             for each in stored.attempts

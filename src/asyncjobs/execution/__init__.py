@@ -58,9 +58,10 @@ class Runner(Protocol):
     ) -> Ended:
         """Run one attempt of `job` to its end, and leave no process of it behind.
 
-        The attempt has `job.timeout` seconds from the start of its process. At that deadline, or
-        when `asked` resolves, its end is settled: the job is asked to end, has `job.kill_grace`
-        seconds for it, and is killed with its whole tree. Cancelling the call kills at once.
+        The attempt has `job.timeout` seconds, the import of its module included, the building of its
+        environment not. At that deadline, or when `asked` resolves, its end is settled: the job is
+        asked to end, has `job.kill_grace` seconds for it, and is killed with its whole tree.
+        Cancelling the call kills at once.
 
         Raises:
             NotStarted: no process could be started; the attempt counts as interrupted.

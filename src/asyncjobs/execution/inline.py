@@ -117,8 +117,12 @@ class _Attempt:
 async def _run_in_loop(attempt: _Attempt, asked: Asked) -> Ended:
     loop = asyncio.get_running_loop()
     deadline = None if attempt.job.timeout is None else loop.time() + attempt.job.timeout
-    task = await _begun(attempt)
+    task = _begun(attempt)
     try:
+        if sys.version_info < (3, 12):
+            # One turn of the loop, in which the task makes its first step: what does not wait for
+            # anything is over now, and has cost no timer and no callback.
+            await asyncio.sleep(0)
         if not task.done():
             await _first(task, asked, deadline)
         if task.done():
@@ -133,14 +137,12 @@ async def _run_in_loop(attempt: _Attempt, asked: Asked) -> Ended:
         raise
 
 
-async def _begun(attempt: _Attempt) -> asyncio.Task[Outcome]:
-    """Return the attempt's task after its first step: what does not wait for anything costs no timer and no more."""
+def _begun(attempt: _Attempt) -> asyncio.Task[Outcome]:
+    """Return the attempt's task, which has made its first step where Python can do that at once."""
     loop, context = asyncio.get_running_loop(), _context(attempt)
     if sys.version_info >= (3, 12):
         return asyncio.Task(attempt.run(), loop=loop, name="an inline job", context=context, eager_start=True)
-    task = loop.create_task(attempt.run(), name="an inline job", context=context)
-    await asyncio.sleep(0)
-    return task
+    return loop.create_task(attempt.run(), name="an inline job", context=context)
 
 
 async def _run_in_thread(attempt: _Attempt, asked: Asked) -> Ended:
@@ -185,7 +187,7 @@ def _settled(definition: JobDefinition[..., object], asked: Asked) -> Outcome:
 
 
 def _outcome(task: asyncio.Task[Outcome]) -> Outcome:
-    """Return what the attempt's coroutine returned; a task cancelled before its first step has nothing."""
+    """Return what the attempt's coroutine returned; a task that was cancelled has nothing."""
     if task.cancelled():
         return Failed(
             error=JobError(

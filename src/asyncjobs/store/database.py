@@ -52,7 +52,7 @@ class Database(Protocol):
         """Run reading steps, beside whatever is being written; return the answer of each."""
         ...
 
-    def written(self, step: Step) -> Step:
+    def as_sent(self, step: Step) -> Step:
         """Return a step as this database's driver takes it."""
         ...
 

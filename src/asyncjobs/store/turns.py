@@ -85,7 +85,7 @@ class Part(Generic[W, T]):
     read: Callable[[Any], T]
     answer: asyncio.Future[T]
 
-    def take(self, brought: Any) -> None:
+    def settle(self, brought: Any) -> None:
         """Answer the caller, who may have gone."""
         if self.answer.done():
             return
@@ -145,13 +145,16 @@ class Turns:
         self._under_way = Turn()
         self._wake = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._open = False
 
     def start(self) -> None:
         """Run turns from now on."""
+        self._open = True
         self._running = asyncio.create_task(self._run(), name="asyncjobs store turns")
 
     async def stop(self) -> None:
         """Run what was asked for, within bounds; nothing is taken from now on."""
+        self._open = False
         running, self._running = self._running, None
         if running is not None:
             self._wake.set()
@@ -200,7 +203,7 @@ class Turns:
 
     async def _run(self) -> None:
         try:
-            while self._running is not None or self._gathered:
+            while self._open or self._gathered:
                 if not self._gathered:
                     self._wake.clear()
                     await self._wake.wait()
@@ -235,7 +238,7 @@ class Turns:
         except Exception as error:  # a fault of ours: whoever asked is told, and the next turn runs
             return StoreError(f"{self._database} failed: {type(error).__name__}: {error}")
         for part, its in zip(turn, brought, strict=True):
-            part.take(its)
+            part.settle(its)
         return None
 
 

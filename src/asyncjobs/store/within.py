@@ -53,7 +53,7 @@ async def run_within(transaction: Any, database: Database, steps: Sequence[Step]
         StoreUnavailable: the database refuses one; what becomes of the transaction is up to its owner.
     """
     run = await runner_of(transaction, database)
-    return [await run(database.written(step)) for step in steps]
+    return [await run(database.as_sent(step)) for step in steps]
 
 
 def _by_sqlalchemy(connection: AsyncConnection) -> Run:

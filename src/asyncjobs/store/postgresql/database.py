@@ -1,7 +1,7 @@
 """What is PostgreSQL's own: how it is opened, how a turn reaches it, who is alive.
 
     writer ── turns, one at a time                    readers ── everything that only looks
-    keeper ── engines' locks, signs of life, looks    news ────── LISTEN and NOTIFY
+    keeper ── engines' locks, signs of life, looks    hints ───── LISTEN and NOTIFY
 
 Each is a line (see `lines.py`), opened again when it breaks.
 """
@@ -23,10 +23,10 @@ from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Change, Sighting
 from asyncjobs.store.clock import ServerClock
 from asyncjobs.store.postgresql import statements
+from asyncjobs.store.postgresql.hints import Hints
 from asyncjobs.store.postgresql.keeping import Keeper
 from asyncjobs.store.postgresql.lines import Line, Source
 from asyncjobs.store.postgresql.migrating import migrate
-from asyncjobs.store.postgresql.news import News
 from asyncjobs.store.postgresql.sessions import Sessions, ask_the_time, channel, refuse_a_pooler
 from asyncjobs.store.postgresql.turning import TurnRunner
 from asyncjobs.store.turns import Repeatable, Step, Turn
@@ -54,7 +54,7 @@ class PostgresqlDatabase:
         ]
         self.clock = ServerClock()
         self._keeper = Keeper(self._source, schema=schema, sessions=self._sessions, clock=self.clock)
-        self._news = News(self._source, channel=channel(schema), listens=not pgbouncer, clock=self.clock)
+        self._hints = Hints(self._source, channel=channel(schema), listens=not pgbouncer, clock=self.clock)
         self._turns = TurnRunner(schema, self._sessions)
         self._open = False
 
@@ -75,7 +75,7 @@ class PostgresqlDatabase:
             await self._insist(lambda: self._writer.run(work, seconds=MIGRATE_SECONDS))
             await self._insist(lambda: self._writer.run(partial(ask_the_time, self.clock)))
             self._open = True
-            self._news.start()
+            self._hints.start()
         except BaseException:
             await self.close()
             raise
@@ -83,7 +83,7 @@ class PostgresqlDatabase:
     async def close(self) -> None:
         """Free every engine's lock and disconnect."""
         self._open = False
-        await self._news.stop()
+        await self._hints.stop()
         await self._keeper.close()
         for line in (self._writer, *self._readers):
             await line.close()
@@ -136,22 +136,22 @@ class PostgresqlDatabase:
 
     # --- what others do, and who they are -------------------------------------------------------
 
-    def written(self, step: Step) -> Step:
+    def as_sent(self, step: Step) -> Step:
         """Return a step as asyncpg takes it."""
         return step._replace(sql=statements.qualified(step.sql, self.schema))
 
     def told_at_commit(self, change: Change) -> Sequence[Step]:
         """Return a NOTIFY, which the server sends at the commit."""
-        return (self._news.step(change),)
+        return (self._hints.step(change),)
 
     def tell(self, change: Change) -> None:
         """Hint to other processes what has changed here."""
-        self._news.tell(change)
+        self._hints.tell(change)
 
     async def changed(self) -> Change:
         """Return soon after another process has changed something, or may have."""
         self._insist_on_open()
-        return await self._news.changed()
+        return await self._hints.changed()
 
     async def hold(self, engine_id: str) -> None:
         """Take an engine's lock, on a session of its own."""

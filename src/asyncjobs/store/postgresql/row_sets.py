@@ -1,8 +1,7 @@
 """`RowSet`: rows that travel to a statement as few parameters.
 
 Short values go as one JSON text, which the server takes apart; texts that may be long go as an array for each
-column, so that nobody escapes and parses them once more. (An array for every column took half as long again of the
-loop: asyncpg looks at each value twice, by abstract classes, for arrays within arrays.)
+column, so that nobody escapes and parses them once more.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from msgspec import defstruct, json
 
 from asyncjobs.store.turns import Row
 
+# Finite: JSON has no others, and options that were not would be refused before (`options.py`).
 _FLOATS = {"timeout", "kill_grace", "retry_delay", "retry_max_delay", "cpu_time"}
 _WHOLE = {
     "priority",

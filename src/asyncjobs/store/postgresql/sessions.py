@@ -100,6 +100,6 @@ def lock_key(schema: str, what: str) -> int:
 
 
 def channel(schema: str) -> str:
-    """Return the channel of a schema's news, below the 63 bytes of a name."""
+    """Return the channel of a schema's hints, below the 63 bytes of a name."""
     name = f"asyncjobs_{schema}"
     return name if len(name) < 64 else "asyncjobs_" + hashlib.sha256(schema.encode()).hexdigest()[:40]

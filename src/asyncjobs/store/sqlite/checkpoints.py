@@ -1,8 +1,8 @@
 """Checkpoints: what the log has gathered is copied into the file beside the turns.
 
 SQLite by itself does it within the commit that finds the log too long, and that turn waits for thousands of pages and
-two fsyncs. Here a connection of its own copies while turns go on. What they have written meanwhile is little: the
-writer copies that between two of them, so that nothing is left and the log begins anew.
+two fsyncs. Here a connection of its own copies while turns go on, and again what they have written meanwhile. The few
+pages that are left then the writer copies between two turns, so that the log begins anew.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import sqlite3
 import aiosqlite
 
 PAGES = 4000
-"""What the log gathers before it is copied (SQLite's own choice is 1000)."""
-PAGES_AT_MOST = 2 * PAGES
-"""What it has gathered when SQLite does it by itself, since others may write too, and large values take many pages."""
+"""What the log gathers of one process before it is copied (SQLite's own choice is 1000, of all)."""
+PAGES_AT_MOST = 4 * PAGES
+"""What it has gathered when SQLite does it by itself: several processes may write, and large values take many pages."""
 PAGES_A_TURN = 5
 ROWS_A_PAGE = 10
+MOST_TIMES = 4
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 
 
@@ -31,24 +32,28 @@ class Checkpoints:
         self._pages = 0.0
         self._running: asyncio.Task[None] | None = None
 
-    def written(self) -> None:
+    def count(self) -> None:
         """Count a turn that the writer has committed."""
         rows = self._writer.total_changes
-        self._pages += PAGES_A_TURN + (rows - self._rows) / ROWS_A_PAGE
+        self._pages += PAGES_A_TURN + (rows - self._rows) % 2**32 / ROWS_A_PAGE  # SQLite counts in 32 bits
         self._rows = rows
         if self._pages >= PAGES and (self._running is None or self._running.done()):
-            self._pages = 0.0
             self._running = asyncio.create_task(self._copy(), name="asyncjobs checkpoint")
 
     async def close(self) -> None:
-        """End a copy that is under way, as far as SQLite has not begun it."""
-        if self._running is not None:
+        """Interrupt a copy that is under way."""
+        if self._running is not None and not self._running.done():
             self._running.cancel()
+            await self._beside.interrupt()
             await asyncio.wait([self._running])
 
     async def _copy(self) -> None:
         try:
-            for connection in (self._beside, self._writer):
-                await connection.execute_fetchall(_CHECKPOINT)
+            for _ in range(MOST_TIMES):
+                self._pages = 0.0
+                await self._beside.execute_fetchall(_CHECKPOINT)
+                if self._pages < PAGES / 16:
+                    break
+            await self._writer.execute_fetchall(_CHECKPOINT)
         except sqlite3.Error:
             pass  # the log stays, and is copied when as much again is written, or by SQLite itself

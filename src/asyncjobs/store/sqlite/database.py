@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -93,16 +94,15 @@ class SqliteDatabase:
     async def close(self) -> None:
         """Close the connections; the last process to do so folds the log into the file."""
         self.locks.let_go_all()
-        checkpoints, self._checkpoints = self._checkpoints, None
-        if checkpoints is not None:
-            await checkpoints.close()
         self._writer = self._reader = None
-        held, self._held = self._held, []
-        for connection in held:
-            await connection.close()
-        if self._engine is not None:
-            await self._engine.dispose()
-            self._engine = None
+        async with AsyncExitStack() as closing:  # all of it, though we be cancelled over one
+            if self._engine is not None:
+                closing.push_async_callback(self._engine.dispose)
+            for connection in self._held:
+                closing.push_async_callback(connection.close)
+            if self._checkpoints is not None:
+                closing.push_async_callback(self._checkpoints.close)
+            self._engine, self._checkpoints, self._held = None, None, []
 
     async def write(self, turn: Turn) -> list[Any]:
         """Run a turn as one transaction; return what each part brings.
@@ -128,7 +128,7 @@ class SqliteDatabase:
         except Exception as error:
             raise self.translated(error) from error
 
-    def written(self, step: Step) -> Step:
+    def as_sent(self, step: Step) -> Step:
         """Return a step as sqlite3 takes it."""
         sql, spread = plain(step.sql)
         return Step(sql, list(map(spread, step.parameters)), step.returns)
@@ -192,9 +192,10 @@ class SqliteDatabase:
     async def _write(self, work: Turn | Steps) -> list[Any]:
         if self._writer is None:
             raise StoreUnavailable(f"{self} is closed")
+        # For the parameters of a statement: the connection runs it as the transaction that this begins.
         brought = await self._writer.execute_fetchall(BEGIN, work)
         if self._checkpoints is not None:
-            self._checkpoints.written()
+            self._checkpoints.count()
         return brought  # type: ignore[return-value]
 
     async def _connect(self) -> aiosqlite.Connection:

@@ -34,7 +34,7 @@ _NOTIFY = "SELECT pg_notify($1, $2)"
 _LONGEST_PAYLOAD = 7000  # bytes; PostgreSQL takes 8000
 
 
-class News:
+class Hints:
     """What other processes say, and what is said to them."""
 
     def __init__(self, source: Source, *, channel: str, listens: bool, clock: ServerClock) -> None:
