@@ -231,6 +231,32 @@ async def test_a_worker_that_lost_its_job_cannot_write_over_the_next_attempt(
     assert (job.status, job.result) == (JobStatus.SUCCEEDED, 2)
 
 
+async def test_an_end_that_is_late_and_can_not_be_looked_up_is_not_called_lost(
+    database: str, tmp_path: Path, a_work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be the one that was written, its answer lost: nobody knows."""
+    events: list[Any] = []
+    async with JobEngine(database, jobs=[wait_for_release]) as engine:
+        engine.subscribe(events.append)
+        await engine.submit(wait_for_release, a_work.folder)
+        await a_work.runs(attempt=1)
+        reset_by_hand(tmp_path / "jobs.db")
+        with monkeypatch.context() as failing:
+            failing.setattr(SqlStore, "get", unreachable)
+
+            (a_work.folder / "release-1").touch()
+            async with asyncio.timeout(BOUND):
+                while not any(isinstance(event, TaskCrashed) for event in events):
+                    await asyncio.sleep(0.005)
+        (a_work.folder / "release-2").touch()
+
+    assert not any(isinstance(event, LeaseLost) for event in events)
+
+
+async def unreachable(*_: Any) -> None:
+    raise StoreUnavailable("out of reach")
+
+
 def reset_by_hand(file: Path) -> None:
     connection = sqlite3.connect(file)
     with connection:

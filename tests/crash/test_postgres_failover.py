@@ -64,8 +64,8 @@ class Submitter:
         self._client = client
         self._file = file
         self._closing = False
-        self._task = asyncio.create_task(self._submit(), name="submit")
         self.acknowledged: list[str] = []
+        self._task = asyncio.create_task(self._submit(), name="submit")
 
     async def _submit(self) -> None:
         while not self._closing:

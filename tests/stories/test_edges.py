@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -269,3 +270,16 @@ async def test_a_damaged_result_is_told_by_the_handle(tmp_path: Path, by_name: b
     async with JobClient(url, jobs=[story_jobs] if by_name else []) as client:
         with pytest.raises(StoreCorrupt, match=f"result of job 'add_inline' \\({handle.id}\\) can't be read"):
             await client.handle(handle.id).result(timeout=30)
+
+
+if sys.version_info >= (3, 12):
+
+    @pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse", "inline"])
+    async def test_a_host_may_have_tasks_that_begin_at_once(url: str, isolation: str) -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+
+        async with JobEngine(url, jobs=[story_jobs.add], settings=Settings(isolation=isolation)) as engine:
+            handles = [await engine.submit(story_jobs.add, n) for n in range(3)]
+            results = [await handle.result(timeout=60) for handle in handles]
+
+        assert results == [2, 3, 4]

@@ -89,8 +89,7 @@ class JobClient(Life):
             InvalidParams: the arguments don't fit the function; the message names the parameter.
             InvalidOptions: `definition` is no function decorated with `@job`, or `run_at` is beyond every calendar.
             JobNotAllowed: the allow-list refuses the name.
-            UnknownJobName: an engine was not given this definition with `jobs=[...]`.
-            DuplicateJobName: another function is registered here under its name.
+            UnknownJobName, DuplicateJobName: an engine was not given it with `jobs=[...]`, but maybe another of its name.
             StoreUnavailable: nothing was stored, as far as can be known.
             NotOpen: the client is not open: use it inside `async with`.
             ForkedClient: it was opened before this process was forked: open another here.

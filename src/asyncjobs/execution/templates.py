@@ -144,7 +144,7 @@ class Template(asyncio.SubprocessProtocol):
         arguments = (*interpreter_options(), "-c", _BOOTSTRAP, "_asyncjobs_template", _FILE)
         try:
             # `create_subprocess_exec` without its streams, which nobody would read.
-            await self._loop.subprocess_exec(
+            transport, _ = await self._loop.subprocess_exec(
                 lambda: self,
                 self.recipe.python,
                 *arguments,
@@ -160,16 +160,21 @@ class Template(asyncio.SubprocessProtocol):
         except BaseException:
             self._given_up = True
             raise
+        self._note(transport)
+
+    def _note(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is no subclass
+        self._process_began = tree.start_time(self._transport.get_pid())
 
     # --- called by the loop ---------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Note the process that was started."""
-        self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is no subclass
-        self._process_began = tree.start_time(self._transport.get_pid())
+        """Note the process that was started; where tasks are eager, that is done by now."""
+        if self._transport is None:
+            self._note(transport)
         if self._given_up:  # it runs, but the loop could not watch it: no thread or descriptor was left
-            self._transport.close()
-            process = self._transport.get_extra_info("subprocess")
+            transport.close()
+            process = transport.get_extra_info("subprocess")
             if process is not None:
                 process.kill()
                 process.wait()
