@@ -22,7 +22,7 @@ logger = logging.getLogger("asyncjobs")
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted:
-    """The job is in the store."""
+    """The job is in the store; of many submitted at once some may have begun by the time this is told."""
 
     job: Job
 

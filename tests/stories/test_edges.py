@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
@@ -27,6 +28,7 @@ from asyncjobs import (
     job,
 )
 from asyncjobs.telemetry import Event, JobFinished, SlotHeld
+from asyncjobs.unhurried import AT_ONCE
 
 Start = Callable[..., Awaitable[JobEngine]]
 released = threading.Event()
@@ -270,6 +272,27 @@ async def test_a_damaged_result_is_told_by_the_handle(tmp_path: Path, by_name: b
     async with JobClient(url, jobs=[story_jobs] if by_name else []) as client:
         with pytest.raises(StoreCorrupt, match=f"result of job 'add_inline' \\({handle.id}\\) can't be read"):
             await client.handle(handle.id).result(timeout=30)
+
+
+async def test_many_jobs_submitted_at_once_leave_the_loop_to_others(tmp_path: Path) -> None:
+    """Of a thing that is done for each of them, a few hundred are done in one go."""
+    turns = 0
+    told: Counter[int] = Counter()
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with JobClient(f"sqlite:///{tmp_path}/jobs.db", jobs=[story_jobs]) as client:
+        client.subscribe(lambda _: told.update([turns]))
+        others = asyncio.create_task(turn())
+        handles = await client.submit_many([story_jobs.add.bind(number) for number in range(2000)])
+        others.cancel()
+
+    assert len(handles) == told.total() == 2000
+    assert max(told.values()) <= AT_ONCE
 
 
 if sys.version_info >= (3, 12):

@@ -1,6 +1,6 @@
 """A client: it submits jobs and follows them, and runs none.
 
-submit ── bind, encode ──> insert ──> handle        (client/submission.py, store/)
+submit ── check, bind, encode ──> insert ──> handle     (client/preparing.py, store/)
 result <── waiting <── the job's end, seen here or written by another process
 logs <── following <── what its attempts say     (client/following.py, its life: client/life.py)
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -20,15 +20,16 @@ from asyncjobs.client.filters import Filters
 from asyncjobs.client.following import stored
 from asyncjobs.client.handle import JobHandle
 from asyncjobs.client.life import Life
-from asyncjobs.client.submission import encoded_call, encoded_params, submission_of
+from asyncjobs.client.preparing import Preparing
 from asyncjobs.client.within import Within
 from asyncjobs.definition import Call, JobDefinition
-from asyncjobs.errors import InvalidOptions, InvalidParams, JobNotAllowed, JobNotFound, UnsupportedPlatform
+from asyncjobs.errors import InvalidOptions, JobNotFound, UnsupportedPlatform
 from asyncjobs.model.job import EngineRecord, Job, JobStatus, LogChunk, Progress
 from asyncjobs.registry import Registry
 from asyncjobs.settings import Settings
 from asyncjobs.store import Bookmark, JobFilter, Submission
 from asyncjobs.telemetry import JobFinished, JobSubmitted
+from asyncjobs.unhurried import unhurried
 
 Definition = JobDefinition[..., Any]
 P = ParamSpec("P")
@@ -74,6 +75,7 @@ class JobClient(Life):
         super().__init__(address, settings=settings)
         self._registry = Registry(jobs, isolation=self.settings.isolation)
         self._registry.add_all(self.settings.jobs)
+        self._preparing = Preparing(self._registry, self.settings, registered_only=False)
 
     # --- submit ---------------------------------------------------------------------------------
 
@@ -89,12 +91,13 @@ class JobClient(Life):
             InvalidParams: the arguments don't fit the function; the message names the parameter.
             InvalidOptions: `definition` is no function decorated with `@job`, or `run_at` is beyond every calendar.
             JobNotAllowed: the allow-list refuses the name.
-            UnknownJobName, DuplicateJobName: an engine was not given it with `jobs=[...]`, but maybe another of its name.
+            UnknownJobName: an engine was not given this definition with `jobs=[...]`.
+            DuplicateJobName: another function is registered here under its name.
             StoreUnavailable: nothing was stored, as far as can be known.
             NotOpen: the client is not open: use it inside `async with`.
             ForkedClient: it was opened before this process was forked: open another here.
         """
-        submission = await self.prepared(definition, args, kwargs)
+        submission = await self._preparing.call(definition, args, kwargs)
         [job] = await self._insert([submission])
         return JobHandle(self, job, definition)
 
@@ -106,7 +109,7 @@ class JobClient(Life):
             InvalidOptions: one of the options is unknown or can't be used.
             InvalidParams, JobNotAllowed, NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
-        definition, submission = await self.prepared_by_name(name, params, options)
+        definition, submission = await self._preparing.named(name, params, options)
         [job] = await self._insert([submission])
         return JobHandle(self, job, definition)
 
@@ -119,9 +122,13 @@ class JobClient(Life):
                 `submit`; then nothing was stored.
         """
         bound: list[Call[R]] = filters.calls(calls)
-        submissions = await self.all_prepared(bound)
+        submissions = await self._preparing.calls(bound)
         jobs = await self._insert(submissions) if submissions else []
-        return [JobHandle(self, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
+
+        def handle_of(pair: tuple[Job, Call[R]]) -> JobHandle[R]:
+            return JobHandle(self, pair[0], pair[1].definition)
+
+        return await unhurried(handle_of, zip(jobs, bound, strict=True))
 
     def within(self, transaction: Any) -> Within:
         """Return what submits inside the application's own transaction: the jobs exist if and only if it commits.
@@ -133,57 +140,20 @@ class JobClient(Life):
         Raises:
             NotOpen, ForkedClient: as for `submit`.
         """
-        return Within(self, self._opened_store(), transaction)
-
-    async def all_prepared(self, calls: Sequence[Call[Any]]) -> list[Submission]:
-        """Check many calls, and return what would be stored."""
-        submissions: list[Submission] = []
-        for at, call in enumerate(calls):
-            if not isinstance(call, Call):
-                raise InvalidOptions(f"submit_many takes calls made by definition.bind(...), not {call!r}")
-            submissions.append(await self.prepared(call.definition, call.args, call.kwargs))
-            if at % 256 == 255:
-                await asyncio.sleep(0)  # a million calls must not stop the loop
-        return submissions
-
-    async def prepared_by_name(self, name: str, params: Any, options: dict[str, Any]) -> tuple[Definition, Submission]:
-        """Check a submission by name, and return its definition and what would be stored."""
-        definition = self._registry.get(name)
-        if not isinstance(params, dict):
-            raise InvalidParams(name, None, f"params must be a dict of names to values, not {type(params).__name__}")
-        if options:
-            definition = definition.using(**options)
-        self._check_allowed(name)
-        text = await encoded_params(definition, params, limit=self.settings.max_params_bytes)
-        return definition, submission_of(definition, text, settings=self.settings)
-
-    async def prepared(self, definition: Any, args: Any, kwargs: Any) -> Submission:
-        """Check a submission, and return what would be stored."""
-        if not isinstance(definition, JobDefinition):
-            raise InvalidOptions(f"submit takes a function decorated with @job, not {definition!r}")
-        self._check_registered(definition)
-        self._check_allowed(definition.name)
-        text = await encoded_call(definition, args, kwargs, limit=self.settings.max_params_bytes)
-        return submission_of(definition, text, settings=self.settings)
-
-    def _check_registered(self, definition: JobDefinition[..., Any]) -> None:
-        if definition.name in self._registry:
-            self._registry.add(definition)  # refuses another function of that name
-
-    def _check_allowed(self, name: str) -> None:
-        allowed = self.settings.allowed_jobs
-        if allowed is not None and name not in allowed:
-            raise JobNotAllowed(name)
+        return Within(self, self._preparing, self._opened_store(), transaction)
 
     async def _insert(self, submissions: list[Submission]) -> list[Job]:
         store = self._opened_store()
         # Before the insert, so that a worker's claim can join its transaction.
         self._announce({submission.job.name for submission in submissions})
         jobs = await store.insert(submissions)
-        for submission, job in zip(submissions, jobs, strict=True):
-            if job.id == submission.job.id:
-                self._emit(JobSubmitted(job))
+        await unhurried(self._tell_new, zip(submissions, jobs, strict=True))
         return jobs
+
+    def _tell_new(self, pair: tuple[Submission, Job]) -> None:
+        submission, job = pair
+        if job.id == submission.job.id:
+            self._emit(JobSubmitted(job))
 
     def _announce(self, names: set[str]) -> None:
         """Jobs of these names are about to be there; a client has nobody to tell."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from asyncjobs.client import filters
 from asyncjobs.client.handle import JobHandle
+from asyncjobs.client.preparing import Preparing
 from asyncjobs.definition import Call, JobDefinition
 from asyncjobs.model.job import Job
 from asyncjobs.store import Store, Submission
@@ -25,10 +26,11 @@ class Within:
     even `handle.job()`, and their events (`JobSubmitted`) are not emitted, since they may never be.
     """
 
-    __slots__ = ("_client", "_store", "_transaction")
+    __slots__ = ("_client", "_preparing", "_store", "_transaction")
 
-    def __init__(self, client: JobClient, store: Store, transaction: Any) -> None:
+    def __init__(self, client: JobClient, preparing: Preparing, store: Store, transaction: Any) -> None:
         self._client = client
+        self._preparing = preparing
         self._store = store
         self._transaction = transaction
 
@@ -40,19 +42,19 @@ class Within:
             StoreUnavailable: the database refuses it; the transaction is its owner's to roll back.
             InvalidParams, JobNotAllowed, UnknownJobName: as for `JobClient.submit`.
         """
-        [job] = await self._insert([await self._client.prepared(definition, args, kwargs)])
+        [job] = await self._insert([await self._preparing.call(definition, args, kwargs)])
         return JobHandle(self._client, job, definition)
 
     async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:
         """Write a job by name in the transaction; errors as of `submit` and `JobClient.submit_named`."""
-        definition, submission = await self._client.prepared_by_name(name, params, options)
+        definition, submission = await self._preparing.named(name, params, options)
         [job] = await self._insert([submission])
         return JobHandle(self._client, job, definition)
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
         """Write many jobs in the transaction; errors as of `submit`."""
         bound: list[Call[R]] = filters.calls(calls)
-        submissions = await self._client.all_prepared(bound)
+        submissions = await self._preparing.calls(bound)
         jobs = await self._insert(submissions) if submissions else []
         return [JobHandle(self._client, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
 

@@ -21,6 +21,7 @@ from typing import Any
 import asyncjobs
 from asyncjobs.client import JobClient
 from asyncjobs.client.filters import age
+from asyncjobs.client.preparing import Preparing
 from asyncjobs.client.submission import new_id
 from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
@@ -87,6 +88,7 @@ class JobEngine(JobClient):
         settings: Settings | None = None,
     ) -> None:
         super().__init__(address, jobs=jobs, settings=settings)
+        self._preparing = Preparing(self._registry, self.settings, registered_only=True)
         self._me: EngineRecord | None = None
         self._workers: dict[str, Worker] = {}
         self._liveness: Liveness | None = None
@@ -363,11 +365,6 @@ class JobEngine(JobClient):
             for job in await self._store.running(self._me.id):
                 if job.cancel_requested_at is not None:
                     self._ask_to_cancel(job)
-
-    def _check_registered(self, definition: JobDefinition[..., Any]) -> None:
-        if definition.name not in self._registry:
-            raise UnknownJobName(definition.name, [each.name for each in self._registry])
-        super()._check_registered(definition)
 
     def _is_allowed(self, name: str) -> bool:
         allowed = self.settings.allowed_jobs

@@ -52,6 +52,7 @@ from asyncjobs.store.rows import (
 )
 from asyncjobs.store.turns import End, Step, Take, Turns
 from asyncjobs.store.within import run_within
+from asyncjobs.unhurried import unhurried
 
 Answers = list[list[Any]]
 _MOVED = Change(moved=True)
@@ -89,7 +90,7 @@ class SqlStore:
         """Write all or none; return the jobs as they are stored."""
         submissions = self._by_the_shared_clock(submissions)
         jobs = [each.job for each in submissions]
-        rows = [submission_row(each) for each in submissions]
+        rows = await unhurried(submission_row, submissions)
         keyed = [job for job in jobs if job.key is not None]
         if keyed:
             steps = [statements.insert_jobs(rows), statements.jobs_in_place(keyed)]
@@ -105,7 +106,7 @@ class SqlStore:
         jobs = [each.job for each in submissions]
         keyed = [job for job in jobs if job.key is not None]
         steps = [
-            statements.insert_jobs([submission_row(each) for each in submissions]),
+            statements.insert_jobs(await unhurried(submission_row, submissions)),
             *([statements.jobs_in_place(keyed)] if keyed else []),
             *self._database.told_at_commit(Change(due=frozenset(job.name for job in jobs))),
         ]

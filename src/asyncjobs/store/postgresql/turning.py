@@ -19,6 +19,7 @@ from asyncjobs.store.postgresql.lines import Driver
 from asyncjobs.store.postgresql.sessions import Sessions, lock_key
 from asyncjobs.store.rows import NEW_JOB
 from asyncjobs.store.turns import End, Row, Step, Take, Turn
+from asyncjobs.unhurried import unhurried
 
 # A job is there already, since its answer was lost and it was submitted again; row-level security; values out of range.
 _NOT_COPIED = (
@@ -63,7 +64,7 @@ class TurnRunner:
                 return await self._end_and_claim(driver, ends, takes[0])
             if 0 < len(rows) <= FEW and only_one and not ends and not turn.steps and not self._sessions.pooled:
                 return await self._insert_and_claim(driver, turn, rows, takes[0])
-            pieces = _pieces(rows) if copies else []
+            pieces = await _pieces(rows) if copies else []
             inserts = len(pieces) or bool(rows)
             count = bool(ends) + inserts + len(takes) + sum(len(part.wanted) for part in turn.steps)
             if count == 1 and (only_one or not takes) and not self._sessions.pooled:
@@ -150,12 +151,11 @@ class TurnRunner:
         return statements.qualified(sql, self._schema)
 
 
-def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
+async def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
     """Return rows in pieces that can be copied; nothing if one of them is too large for that."""
     pieces: list[list[Row]] = []
     room = 0
-    for row in rows:
-        size = _ROW + sum(len(each) if each.isascii() else 4 * len(each) for each in row if isinstance(each, str))
+    for row, size in zip(rows, await unhurried(_size, rows), strict=True):
         if size > _PIECE:
             return []
         if size > room:
@@ -164,6 +164,10 @@ def _pieces(rows: Sequence[Row]) -> list[list[Row]]:
         pieces[-1].append(row)
         room -= size
     return pieces
+
+
+def _size(row: Row) -> int:
+    return _ROW + sum(len(each) if each.isascii() else 4 * len(each) for each in row if isinstance(each, str))
 
 
 def _ends(ends: Sequence[End]) -> list[Any]:

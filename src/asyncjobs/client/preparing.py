@@ -1,0 +1,65 @@
+"""From calls to what would be stored: by the registry, the allow-list and the signature."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from asyncjobs.client.submission import encoded_call, encoded_params, submission_of
+from asyncjobs.definition import Call, JobDefinition
+from asyncjobs.errors import InvalidOptions, InvalidParams, JobNotAllowed, UnknownJobName
+from asyncjobs.registry import Registry
+from asyncjobs.settings import Settings
+from asyncjobs.store import Submission
+from asyncjobs.unhurried import AT_ONCE
+
+
+class Preparing:
+    """Checks what is submitted to a client; to an engine (`registered_only`) nothing but what it was given."""
+
+    def __init__(self, registry: Registry, settings: Settings, *, registered_only: bool) -> None:
+        self._registry = registry
+        self._settings = settings
+        self._registered_only = registered_only
+
+    async def call(self, definition: Any, args: Any, kwargs: Any) -> Submission:
+        """Check a call, and return what would be stored."""
+        if not isinstance(definition, JobDefinition):
+            raise InvalidOptions(f"submit takes a function decorated with @job, not {definition!r}")
+        if definition.name in self._registry:
+            self._registry.add(definition)  # refuses another function of that name
+        elif self._registered_only:
+            raise UnknownJobName(definition.name, [each.name for each in self._registry])
+        self._check_allowed(definition.name)
+        text = await encoded_call(definition, args, kwargs, limit=self._settings.max_params_bytes)
+        return submission_of(definition, text, settings=self._settings)
+
+    async def calls(self, calls: Sequence[Call[Any]]) -> list[Submission]:
+        """Check many calls, and return what would be stored."""
+        submissions: list[Submission] = []
+        for at, call in enumerate(calls):
+            if not isinstance(call, Call):
+                raise InvalidOptions(f"submit_many takes calls made by definition.bind(...), not {call!r}")
+            submissions.append(await self.call(call.definition, call.args, call.kwargs))
+            if at % AT_ONCE == AT_ONCE - 1:
+                await asyncio.sleep(0)
+        return submissions
+
+    async def named(
+        self, name: str, params: Any, options: dict[str, Any]
+    ) -> tuple[JobDefinition[..., Any], Submission]:
+        """Check a submission by name, and return its definition and what would be stored."""
+        definition = self._registry.get(name)
+        if not isinstance(params, dict):
+            raise InvalidParams(name, None, f"params must be a dict of names to values, not {type(params).__name__}")
+        if options:
+            definition = definition.using(**options)
+        self._check_allowed(name)
+        text = await encoded_params(definition, params, limit=self._settings.max_params_bytes)
+        return definition, submission_of(definition, text, settings=self._settings)
+
+    def _check_allowed(self, name: str) -> None:
+        allowed = self._settings.allowed_jobs
+        if allowed is not None and name not in allowed:
+            raise JobNotAllowed(name)
