@@ -144,7 +144,7 @@ class JobClient(Life):
 
     async def _insert(self, submissions: list[Submission]) -> list[Job]:
         store = self._opened_store()
-        # Before the insert, so that a worker's claim can join its transaction.
+        # Before the insert, so that the claim of an engine's worker can join its transaction.
         self._announce({submission.job.name for submission in submissions})
         jobs = await store.insert(submissions)
         await unhurried(self._tell_new, zip(submissions, jobs, strict=True))

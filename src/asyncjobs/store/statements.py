@@ -1,7 +1,7 @@
 """The statements that are alike on every database: what each is called with, and the status that it expects.
 
-Parameters are named (`:id`). Those of a turn that gather (ends, new jobs, claims) have each database's own
-shape, in a file of its own.
+Each function returns a step, for a turn or a look to run. Parameters are named (`:id`). Those of a turn that gather
+(ends, new jobs, claims) have each database's own shape, in a file of its own.
 """
 
 from __future__ import annotations

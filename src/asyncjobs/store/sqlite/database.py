@@ -164,6 +164,10 @@ class SqliteDatabase:
         looked = [(engine, self.locks.is_free(engine.id)) for engine in engines]
         return [Sighting(engine, lock_gone=free is None) for engine, free in looked if free is not False]
 
+    async def living(self, engines: Sequence[EngineRecord]) -> set[str]:
+        """Return the ids of the engines whose locks somebody holds."""
+        return {engine.id for engine in engines if self.locks.is_free(engine.id) is False}
+
     def _log_moved(self) -> bool:
         try:
             # In the loop: 2 µs, and a thread to do it in would cost fifty times as much.
@@ -184,10 +188,6 @@ class SqliteDatabase:
         [(version,)] = await self._writer.execute_fetchall("PRAGMA data_version")
         before, self._data_version = self._data_version, version
         return version != before  # type: ignore[no-any-return]
-
-    async def living(self, engines: Sequence[EngineRecord]) -> set[str]:
-        """Return the ids of the engines whose locks somebody holds."""
-        return {engine.id for engine in engines if self.locks.is_free(engine.id) is False}
 
     async def _write(self, work: Turn | Steps) -> list[Any]:
         if self._writer is None:
