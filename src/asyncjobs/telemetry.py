@@ -22,7 +22,10 @@ logger = logging.getLogger("asyncjobs")
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted:
-    """The job is in the store; of many submitted at once some may have begun by the time this is told."""
+    """The job is in the store; of many submitted at once some may have begun by the time this is told.
+
+    Of those a call that is cancelled may tell only some.
+    """
 
     job: Job
 

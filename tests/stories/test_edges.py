@@ -295,6 +295,37 @@ async def test_many_jobs_submitted_at_once_leave_the_loop_to_others(tmp_path: Pa
     assert max(told.values()) <= AT_ONCE
 
 
+@pytest.mark.parametrize("keys", [False, True], ids=["plain", "with keys"])
+async def test_many_jobs_submitted_to_an_idle_engine_are_all_run(url: str, keys: bool) -> None:
+    async with JobEngine(url, jobs=[story_jobs]) as engine:
+        await asyncio.sleep(0.2)  # its workers have looked, and wait
+        options = [{"key": str(number)} if keys else {} for number in range(2000)]
+
+        handles = await engine.submit_many([story_jobs.add_inline.using(**each).bind(1) for each in options])
+
+        async with asyncio.timeout(60):
+            assert [await handle.result() for handle in handles] == [3] * 2000
+
+
+async def test_many_jobs_whose_submit_is_canceled_are_run_or_not_there(tmp_path: Path) -> None:
+    async with JobEngine(f"sqlite:///{tmp_path}/jobs.db", jobs=[story_jobs]) as engine:
+        await asyncio.sleep(0.2)  # its workers have looked, and wait
+        calls = [story_jobs.add_inline.bind(number) for number in range(2000)]
+        submitting = asyncio.create_task(engine.submit_many(calls))
+        turns = engine._store._turns  # type: ignore[attr-defined]
+        while not turns._gathered.inserts and not turns._under_way.inserts:
+            await asyncio.sleep(0)
+
+        submitting.cancel()
+        await asyncio.wait([submitting])
+
+        async with asyncio.timeout(60):
+            while (await engine.list(status="SUCCEEDED", limit=1000)).cursor is None:
+                await asyncio.sleep(0.01)
+            while (await engine.list(status=["PENDING", "RUNNING"], limit=1)).jobs:
+                await asyncio.sleep(0.01)
+
+
 if sys.version_info >= (3, 12):
 
     @pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse", "inline"])

@@ -29,7 +29,7 @@ from asyncjobs.registry import Registry
 from asyncjobs.settings import Settings
 from asyncjobs.store import Bookmark, JobFilter, Submission
 from asyncjobs.telemetry import JobFinished, JobSubmitted
-from asyncjobs.unhurried import unhurried
+from asyncjobs.unhurried import AT_ONCE, unhurried
 
 Definition = JobDefinition[..., Any]
 P = ParamSpec("P")
@@ -144,9 +144,14 @@ class JobClient(Life):
 
     async def _insert(self, submissions: list[Submission]) -> list[Job]:
         store = self._opened_store()
+        names = {submission.job.name for submission in submissions}
         # Before the insert, so that the claim of an engine's worker can join its transaction.
-        self._announce({submission.job.name for submission in submissions})
-        jobs = await store.insert(submissions)
+        self._announce(names)
+        try:
+            jobs = await store.insert(submissions)
+        finally:
+            if len(submissions) >= AT_ONCE:  # they are made ready in slices: that claim may have come before them
+                self._announce(names)
         await unhurried(self._tell_new, zip(submissions, jobs, strict=True))
         return jobs
 

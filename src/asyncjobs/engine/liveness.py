@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -187,7 +187,6 @@ class Liveness:
         await self._give_back(jobs, Interrupted(reason=f"its engine {dead.id} vanished", vanished=True))
         await self.store.unregister(dead.id)
         self.emit(EngineRescued(self.me.id, dead.id, len(jobs)))
-        self.announce({job.name for job in jobs})
 
     async def _bury(self, dead: EngineRecord) -> None:
         """Wait until its process is gone (its children are told of that by the kernel), then sweep."""
@@ -213,7 +212,6 @@ class Liveness:
         again = await self._unheld()
         lost = [again[key] for key in unheld.keys() & again.keys()]
         await self._give_back(lost, Interrupted(reason="the answer to its claim was lost"))
-        self.announce({job.name for job in again.values()})
 
     async def give_back_all(self) -> None:
         """Give back what is RUNNING under our id, when no worker is left to hold anything."""
@@ -225,11 +223,15 @@ class Liveness:
         held = set(self.held())
         return {key: job for key, job in rows.items() if key not in held}
 
-    async def _give_back(self, jobs: Iterable[Job], outcome: Interrupted) -> None:
+    async def _give_back(self, jobs: Collection[Job], outcome: Interrupted) -> None:
         """End the attempts that these jobs are, all at once, so that they share a turn of the store."""
-        for error in await asyncio.gather(*(self._end(job, outcome) for job in jobs), return_exceptions=True):
-            if error is not None:
-                raise error
+        ends = [asyncio.create_task(self._end(job, outcome), name=f"asyncjobs end of {job.id}") for job in jobs]
+        try:
+            for error in await asyncio.gather(*ends, return_exceptions=True):
+                if error is not None:
+                    raise error
+        finally:
+            self.announce({job.name for job in jobs})
 
     async def _end(self, job: Job, outcome: Interrupted) -> None:
         now = self.store.clock.now()

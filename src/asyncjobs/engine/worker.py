@@ -338,6 +338,7 @@ class Worker:
             stored = await self.around.store.get(job.id)
         except StoreError as error:  # who waits for it looks it up
             self.around.emit(TaskCrashed(task=f"look at {job.name} {job.id}", error=error, final=False))
+            self.wake()
             return
         written = stored is not None and any(
             (each.attempt, each.engine_id, each.outcome) == (attempt.attempt, attempt.engine_id, attempt.outcome)

@@ -157,10 +157,11 @@ class Template(asyncio.SubprocessProtocol):
                 pass_fds=(far.channel.fileno(),),
                 start_new_session=True,
             )
+            if self._transport is None:  # where tasks are eager, it is noted only afterwards
+                self._note(transport)
         except BaseException:
             self._given_up = True
             raise
-        self._note(transport)
 
     def _note(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)  # uvloop's is no subclass

@@ -71,7 +71,7 @@ class TurnRunner:
                 return await self._run_parts(driver, turn, ends, rows, takes, pieces)
             async with self._sessions.transaction(driver):
                 return await self._run_parts(driver, turn, ends, rows, takes, pieces)
-        except asyncpg.DataError as error:
+        except (asyncpg.DataError, UnicodeEncodeError) as error:
             raise StoreError(f"PostgreSQL can't take a value: {error}") from error
 
     async def _run_parts(
