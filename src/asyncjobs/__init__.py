@@ -1,8 +1,7 @@
 """A durable job engine for async Python.
 
 The public names are here (events in `asyncjobs.telemetry`, `migrate` in `asyncjobs.store`), and none is imported
-before it is used: `from asyncjobs import job`
-inside a job's module costs that module's process next to nothing.
+before it is used: `from asyncjobs import job` inside a job's module costs that module's process next to nothing.
 """
 
 from __future__ import annotations
