@@ -9,8 +9,6 @@ from asyncjobs.store.sqlite import checkpoints
 from asyncjobs.store.sqlite.checkpoints import Checkpoints
 from builders import insert, make_job, opened
 
-PAGE = 4096
-
 
 class Beside:
     """The connection that copies, as far as a test lets it."""
@@ -66,7 +64,20 @@ async def test_a_log_that_is_written_on_and_on_begins_anew_and_stays_short(store
 
         log = store_file.with_name(store_file.name + "-wal").stat().st_size
 
-    assert log < 600 * checkpoints.PAGES_A_TURN / 2 * PAGE
+    assert log < 600 * checkpoints.PAGES_A_TURN / 2 * checkpoints.PAGE_BYTES
+
+
+async def test_a_new_file_has_small_pages_and_an_old_one_keeps_its_own(store_file, tmp_path):
+    sizes = []
+    with contextlib.closing(sqlite3.connect(tmp_path / "old.db")) as old:
+        old.execute("CREATE TABLE theirs (value)")
+    for each in (store_file, tmp_path / "old.db"):
+        async with opened(f"sqlite:///{each}") as store:
+            await insert(store, make_job())
+        with contextlib.closing(sqlite3.connect(each)) as connection:
+            sizes += connection.execute("PRAGMA page_size").fetchone()
+
+    assert sizes == [checkpoints.PAGE_BYTES, 4096]
 
 
 async def test_turns_go_on_while_the_log_is_copied_and_one_copy_is_made_at_a_time(writer, every_tenth):

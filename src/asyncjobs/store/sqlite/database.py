@@ -22,7 +22,7 @@ from asyncjobs.store import ANYTHING, Change, Sighting
 from asyncjobs.store.clock import MachineClock
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.sqlite import file_systems
-from asyncjobs.store.sqlite.checkpoints import PAGES_AT_MOST, Checkpoints
+from asyncjobs.store.sqlite.checkpoints import PAGE_BYTES, PAGES_AT_MOST, Checkpoints
 from asyncjobs.store.sqlite.connection import BEGIN, Steps, TurnConnection, plain
 from asyncjobs.store.sqlite.locks import EngineLocks
 from asyncjobs.store.turns import Step, Turn
@@ -228,6 +228,7 @@ class SqliteDatabase:
         if sqlite3.sqlite_version_info < (3, 35):
             raise StoreUnavailable(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
         await self._writer.execute_fetchall(f"PRAGMA synchronous = {self._synchronous}")
+        await self._writer.execute_fetchall(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
         await self._writer.execute_fetchall(f"PRAGMA wal_autocheckpoint = {PAGES_AT_MOST}")
         [(mode,)] = await self._writer.execute_fetchall("PRAGMA journal_mode = WAL")
         if mode != "wal":
