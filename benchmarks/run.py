@@ -106,11 +106,11 @@ async def in_bulk(folder: Path) -> float:
         return 10_000 / (time.perf_counter() - began)
 
 
-def drain(definition: JobDefinition[..., int], count: int) -> Measure:
-    """Return what measures jobs a second, of `count` that wait when the engine opens."""
+def drain(definition: JobDefinition[..., int], count: int, *, new: Callable[[Path], str] = url) -> Measure:
+    """Return what measures jobs a second, of `count` that wait in a new database when the engine opens."""
 
     async def measure(folder: Path) -> float:
-        address = url(folder)
+        address = new(folder)
         async with JobClient(address) as client:
             for _ in range(0, count, 1000):
                 await client.submit_many([definition.bind(n) for n in range(min(count, 1000))])

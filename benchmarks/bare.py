@@ -1,0 +1,180 @@
+"""Print how our drains compare with those of an engine that has nothing in it, on the same store and in turns.
+
+    uv run benchmarks/bare.py [--rounds 3]
+
+The bare engine claims and ends jobs by our own turns and statements, and runs each in a task of its own, `inline` in
+another one or by a message to a process that waits (`reuse`). It checks, times, tells, watches and recovers nothing.
+So its rate is what the store, the processors' ways to each other and asyncio leave to any engine that makes our
+promises; our ratio to it is what all the rest costs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import jobs
+from run import drain, url
+
+from asyncjobs import JobClient, Settings
+from asyncjobs.definition import JobDefinition
+from asyncjobs.store.addresses import database_at
+from asyncjobs.store.rows import JOB_COLUMNS
+from asyncjobs.store.turns import End, Take, Turns
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from postgres import Databases, PostgresServer
+
+Work = Callable[[str], Awaitable[str]]
+_FOUND = ("seq", "env", *JOB_COLUMNS)
+_ECHO = """
+import json, socket, sys
+end = socket.socket(fileno=int(sys.argv[1]))
+while asked := end.recv(65536):
+    end.send(json.dumps(json.loads(asked)["n"]).encode())
+"""
+
+
+async def inline(params: str) -> str:
+    """Run the no-op job in a task of its own."""
+    task = asyncio.create_task(_no_op(**json.loads(params)))
+    await asyncio.sleep(0)
+    return json.dumps(task.result())
+
+
+async def _no_op(n: int) -> int:
+    return n
+
+
+@asynccontextmanager
+async def warm(slots: int) -> AsyncIterator[Work]:
+    """Give what has one of so many processes run the no-op job."""
+    loop = asyncio.get_running_loop()
+    waiting: dict[int, asyncio.Future[bytes]] = {}
+    free: list[socket.socket] = []
+    processes: list[asyncio.subprocess.Process] = []
+
+    def readable(end: socket.socket) -> None:
+        waiting.pop(end.fileno()).set_result(end.recv(65536))
+
+    async def work(params: str) -> str:
+        end = free.pop()
+        answer = waiting[end.fileno()] = loop.create_future()
+        end.send(params.encode())
+        try:
+            return (await answer).decode()
+        finally:
+            free.append(end)
+
+    for _ in range(slots):
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        processes.append(
+            await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", "-c", _ECHO, str(far.fileno()), pass_fds=(far.fileno(),)
+            )
+        )
+        far.close()
+        loop.add_reader(near, readable, near)
+        free.append(near)
+    for _ in range(200):  # until each is up
+        await asyncio.gather(*(work('{"n": 1}') for _ in range(slots)))
+    yield work
+    for near in free:
+        loop.remove_reader(near)
+        near.close()
+    for process in processes:
+        await process.wait()
+
+
+async def bare_drain(url: str, name: str, count: int, slots: int, work: Work) -> float:
+    """Return jobs a second of `count` that wait under a name, run by a bare engine."""
+    database = database_at(url, Settings())
+    await database.open()
+    turns = Turns(database)
+    turns.start()
+    wake = asyncio.Event()
+    free, ended = slots, 0
+
+    async def attempt(row: Any) -> None:
+        nonlocal free, ended
+        job = dict(zip(_FOUND, row, strict=True))
+        result = await work(job["params"])
+        free += 1
+        wake.set()
+        who, now = (job["id"], job["attempt"]), time.time_ns() // 1000
+        said = (*who, "succeeded", None, now, now, "bare", "host", None, None, None, None, None, None)
+        written = await turns.end(
+            End((*who, "bare", "SUCCEEDED", result, None, 0, 0, None, now), said, "SUCCEEDED"), str
+        )
+        assert written == "SUCCEEDED"
+        ended += 1
+
+    began = time.perf_counter()
+    async with asyncio.TaskGroup() as attempts:
+        left = count
+        while left:
+            wake.clear()
+            wanted = Take(name, free, "bare", time.time_ns() // 1000)
+            rows, _ = await turns.take(wanted, lambda brought: brought)
+            free -= len(rows)
+            left -= len(rows)
+            for row in rows:
+                attempts.create_task(attempt(row))
+            if not free:
+                await wake.wait()
+    rate = count / (time.perf_counter() - began)
+    assert ended == count
+    await turns.stop()
+    await database.close()
+    return rate
+
+
+async def both(definition: JobDefinition[..., int], count: int, new: Callable[[Path], str]) -> tuple[float, float]:
+    """Return the rates of a bare engine and of ours, each on a new database."""
+    slots = definition.max_workers
+    with tempfile.TemporaryDirectory() as folder:
+        address = new(Path(folder))
+        async with JobClient(address) as client:
+            await client.submit_many([definition.bind(n) for n in range(count)])
+        if definition.isolation == "inline":
+            bare = await bare_drain(address, definition.name, count, slots, inline)
+        else:
+            async with warm(slots) as work:
+                bare = await bare_drain(address, definition.name, count, slots, work)
+        return bare, await drain(definition, count, new=new)(Path(folder))
+
+
+async def main(rounds: int) -> None:
+    """Measure both, round by round, and print the table."""
+    with PostgresServer(durable=True) as server:
+        databases = Databases(server.url())
+        rows = {
+            "SQLite, `inline`, 8 slots": (jobs.inline, 8000, url),
+            "SQLite, `reuse`, 8 slots": (jobs.with_slots("reuse", 8), 5000, url),
+            "PostgreSQL, `inline`, 20 slots": (jobs.inline_20, 6000, lambda _: databases.create()),
+            "PostgreSQL, `reuse`, 20 slots": (jobs.with_slots("reuse", 20), 5000, lambda _: databases.create()),
+        }
+        found = {name: [await both(*row) for row in [rows[name]] * rounds] for name in rows}
+    print("| drain | bare engine | asyncjobs | ratio |\n|---|---|---|---|")
+    for name, rates in found.items():
+        bare, ours = (statistics.median(each) for each in zip(*rates, strict=True))
+        ratio = statistics.median(each[1] / each[0] for each in rates)
+        print(f"| {name} | {bare:,.0f} /s | {ours:,.0f} /s | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=3)
+    asyncio.run(main(parser.parse_args().rounds))
