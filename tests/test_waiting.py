@@ -254,3 +254,17 @@ async def test_who_waits_while_the_store_fails_is_looked_up_once_it_works_again(
         assert await wait == ended()
     run.cancel()
     await asyncio.wait([run])
+
+
+@pytest.mark.parametrize(
+    "large", [{"params_json": "0" * 10_001}, {"result_json": "0" * 10_001}], ids=["params", "result"]
+)
+async def test_of_ends_seen_here_only_small_ones_are_kept_for_who_asks_later(waiting, store, large):
+    small = ended("job-1")
+    waiting.ended(small)
+    waiting.ended(make_job(id="job-2", status=JobStatus.SUCCEEDED, **large))
+    store.has(ended("job-2"))
+
+    assert await waiting.end_of("job-1") is small
+    assert await waiting.end_of("job-2") == ended("job-2")
+    assert store.asked == [{"job-2"}]

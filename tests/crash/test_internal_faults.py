@@ -142,6 +142,28 @@ async def test_a_worker_that_crashes_strands_none_of_its_attempts(
         assert job.interruptions == 0
 
 
+async def test_what_a_worker_has_claimed_and_not_begun_when_it_crashes_is_begun_by_its_successor(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F63: its engine lives and holds it, so nobody else would."""
+    original = Worker._start
+    crashed: list[Worker] = []
+
+    def start_and_crash(worker: Worker, *arguments: Any) -> None:
+        original(worker, *arguments)
+        if not crashed:
+            crashed.append(worker)
+            raise RuntimeError("patched to crash")
+
+    monkeypatch.setattr(Worker, "_start", start_and_crash)
+
+    async with JobEngine(database, jobs=[nothing]) as engine:
+        job = await (await engine.submit(nothing)).wait(timeout=BOUND)
+
+    assert crashed
+    assert (job.status, job.attempt, len(job.attempts)) == (JobStatus.SUCCEEDED, 1, 1)
+
+
 async def test_a_job_whose_claim_was_answered_by_an_error_runs_within_seconds(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -160,7 +160,7 @@ class JobClient(Life):
         if job.id == submission.job.id:
             self._emit(JobSubmitted(job))
 
-    def _announce(self, names: set[str]) -> None:
+    def _announce(self, names: Collection[str]) -> None:
         """Jobs of these names are about to be there; a client has nobody to tell."""
 
     # --- follow ---------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ class JobClient(Life):
             raise JobNotFound(job_id)
         self._waiting.forget(job.id)
         if job.status is JobStatus.PENDING:
-            self._announce({job.name})
+            self._announce((job.name,))
         return job
 
     async def delete(

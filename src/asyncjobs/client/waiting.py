@@ -19,7 +19,7 @@ from asyncjobs.store import Store
 PUT_OFF_SECONDS = 0.05
 REMEMBERED_SECONDS = 1.0
 MOST_REMEMBERED = 500
-LONGEST_REMEMBERED = 10_000  # characters of a result
+LONGEST_REMEMBERED = 10_000  # characters of params and result
 
 
 class Waiting:
@@ -42,7 +42,7 @@ class Waiting:
 
     def ended(self, job: Job) -> None:
         """Wake the waiters of a job that has ended."""
-        if len(job.result_json or "") <= LONGEST_REMEMBERED:
+        if len(job.params_json) + len(job.result_json or "") <= LONGEST_REMEMBERED:
             self._recent[job.id] = (asyncio.get_running_loop().time(), job)
             if len(self._recent) > MOST_REMEMBERED:
                 del self._recent[next(iter(self._recent))]

@@ -25,6 +25,7 @@ from asyncjobs.client.preparing import Preparing
 from asyncjobs.client.submission import new_id
 from asyncjobs.context import CHILD_MODULE
 from asyncjobs.definition import JobDefinition
+from asyncjobs.engine.ends import Ends
 from asyncjobs.engine.liveness import CUT_OFF_GRACE, Liveness, this_process
 from asyncjobs.engine.notes import NoteWriter
 from asyncjobs.engine.runners import Runners, environments_of
@@ -193,12 +194,19 @@ class JobEngine(JobClient):
             written=self._following.look,
             max_output=self.settings.max_output_bytes,
         )
-        around = Surroundings(
+        ends = Ends(
             store=self._store,
             engine_id=engine_id,
             host=me.host,
             interruption_budget=self.settings.interruptions,
             emit=self._emit,
+            announce=self._announce,
+        )
+        around = Surroundings(
+            store=self._store,
+            engine_id=engine_id,
+            emit=self._emit,
+            ends=ends,
             notes=notes,
             slots=Slots(self.settings.max_processes),
             claim_failed=self._liveness.doubt,
@@ -345,7 +353,7 @@ class JobEngine(JobClient):
         for worker in self._workers.values():
             worker.interrupt(reason, within=CUT_OFF_GRACE)
 
-    def _announce(self, names: set[str]) -> None:
+    def _announce(self, names: Collection[str]) -> None:
         for name in names:
             worker = self._workers.get(name)
             if worker is not None:
