@@ -36,10 +36,19 @@ class Slots:
 
     def give_back(self, count: int) -> None:
         """Give back so many, and wake who has waited longest for each."""
-        if self._free is None:
-            return
-        self._free += count
-        for wake in list(self._waiting)[:count]:
+        if self._free is not None:
+            self._free += count
+            self._keep(self._free)
+
+    def leave(self, wake: Wake) -> None:
+        """Wait no more: what is kept for `wake` is kept for the next."""
+        if self._free is not None:
+            self._waiting.pop(wake, None)
+            self._woken.discard(wake)
+            self._keep(self._free)
+
+    def _keep(self, free: int) -> None:
+        for wake in list(self._waiting)[: max(0, free - len(self._woken))]:
             del self._waiting[wake]
             self._woken.add(wake)
             wake()

@@ -137,7 +137,7 @@ class Worker:
             while not self._stopping:
                 # Cleared before claiming, not after: a job announced in between must still wake us.
                 self._wakeup.clear()
-                await self._sleep(self._claim_at - asyncio.get_running_loop().time())
+                await self._pause_between_starts()
                 due: datetime | None = None
                 starved = False
                 if (wanted := self.max_workers - self._busy) > 0 and not self._stopping:
@@ -146,9 +146,14 @@ class Worker:
                     if free:
                         self._more = False
                         claimed, due = await self._claim(free)
-                        self._more = self._more or len(claimed) == free
+                        if len(claimed) == free:
+                            self._more = True
+                        else:
+                            starved = False
                         for each in claimed:
                             self._start(each, tasks)
+                else:
+                    self.around.slots.leave(self.wake)
                 if self._busy < self.max_workers and not starved:
                     await self._wait(self._seconds_until(due))
                 else:
@@ -173,7 +178,8 @@ class Worker:
             self.around.emit(TaskCrashed(task=f"claim of {self.definition.name}", error=error, final=False))
             return (), self.around.store.clock.now() + timedelta(seconds=1)
         finally:
-            if unused:
+            if unused:  # nothing more is due: others need not keep slots for this name
+                self.around.slots.leave(self.wake)
                 self.around.slots.give_back(unused)
         return claim.claimed, claim.next_run_at
 
@@ -193,10 +199,11 @@ class Worker:
             if timer is not None:
                 timer.cancel()
 
-    async def _sleep(self, seconds: float) -> None:
-        """Wait so long, however often we are woken, but for the stop."""
-        until = asyncio.get_running_loop().time() + seconds
-        while not self._stopping and (left := until - asyncio.get_running_loop().time()) > 0:
+    async def _pause_between_starts(self) -> None:
+        """Wait until processes may be started again, however often we are woken, but for the stop."""
+        loop = asyncio.get_running_loop()
+        while not self._stopping and (left := self._claim_at - loop.time()) > 0:
+            self.around.slots.leave(self.wake)
             self._wakeup.clear()
             await self._wait(left)
 
