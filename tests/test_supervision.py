@@ -1,4 +1,5 @@
 import asyncio
+import errno
 
 import pytest
 
@@ -26,14 +27,15 @@ def events(heard):
 class Runs:
     """A task that raises so often, then returns."""
 
-    def __init__(self, crashes):
+    def __init__(self, crashes, error=None):
         self.crashes = crashes
+        self.error = error
         self.count = 0
 
     async def __call__(self):
         self.count += 1
         if self.count <= self.crashes:
-            raise OSError(f"crash {self.count}")
+            raise self.error or OSError(f"crash {self.count}")
 
 
 async def test_a_task_that_returns_is_not_started_again(events, heard):
@@ -71,6 +73,17 @@ async def test_the_sixth_crash_within_a_minute_fails_the_engine(events):
         await supervise("watching", run, events=events)
 
     assert run.count == 6
+
+
+@pytest.mark.parametrize("shortage", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN])
+async def test_a_shortage_of_the_machine_is_waited_out_however_long_it_takes(events, heard, monkeypatch, shortage):
+    monkeypatch.setattr(supervision, "STORE_PAUSE", 0.0)
+    run = Runs(crashes=50, error=OSError(shortage, "short"))
+
+    await supervise("watching", run, events=events)
+
+    assert run.count == 51
+    assert not any(event.final for event in heard)
 
 
 async def test_the_last_crash_is_told_as_final_and_is_the_cause(events, heard):

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import logging
 from typing import get_args
 
@@ -255,8 +256,9 @@ def test_a_crash_is_logged_with_its_traceback(caplog):
     assert caplog.records[0].exc_info[1] is error
 
 
-def test_a_database_that_is_out_of_reach_is_logged_in_one_line_without_a_traceback(caplog):
-    log(TaskCrashed("watching", StoreUnreachable("jobs.db: locked"), False))
+@pytest.mark.parametrize("error", [StoreUnreachable("jobs.db: locked"), OSError(errno.EMFILE, "Too many open files")])
+def test_what_passes_by_itself_is_logged_in_one_line_without_a_traceback(caplog, error):
+    log(TaskCrashed("watching", error, False))
 
     assert caplog.records[0].exc_info is None
 

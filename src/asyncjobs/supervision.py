@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 from asyncjobs.errors import EngineFailed, StoreError
-from asyncjobs.telemetry import Events, TaskCrashed
+from asyncjobs.telemetry import Events, TaskCrashed, is_shortage
 
 RESTARTS = 5
 WITHIN_SECONDS = 60.0
@@ -18,7 +18,7 @@ STORE_PAUSE = 1.0
 async def supervise(name: str, run: Callable[[], Awaitable[None]], *, events: Events) -> None:
     """Run `run` until it returns; start it again when it raises, each time after a longer pause.
 
-    Trouble with the store does not count: it is waited out.
+    Trouble with the store does not count, nor does a shortage of descriptors or memory: both are waited out.
 
     Raises:
         EngineFailed: it crashed more than 5 times within a minute.
@@ -28,13 +28,14 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], *, events: Ev
     while True:
         try:
             return await run()
-        except StoreError as error:  # the database may come back; nothing of ours is wrong
-            events.emit(TaskCrashed(task=name, error=error, final=False))
-            await asyncio.sleep(STORE_PAUSE)
         except Exception as caught:
             fault: BaseException = caught
             while isinstance(fault, BaseExceptionGroup) and len(fault.exceptions) == 1:
                 fault = fault.exceptions[0]
+            if isinstance(fault, StoreError) or is_shortage(fault):
+                events.emit(TaskCrashed(task=name, error=fault, final=False))
+                await asyncio.sleep(STORE_PAUSE)
+                continue
             now = loop.time()
             crashes.append(now)
             while now - crashes[0] > WITHIN_SECONDS:

@@ -6,6 +6,7 @@ it must be quick; one that raises is reported in the log and harms nobody.
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -236,6 +237,14 @@ class Events:
                 logger.exception("a listener failed on %s", type(event).__name__)
 
 
+_SHORTAGES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN))
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Return whether the machine or this process has run out of descriptors or memory, and may have some again."""
+    return isinstance(error, OSError) and error.errno in _SHORTAGES
+
+
 def log(event: Event) -> None:
     """Write one line of log for each step of a job, with its name, id and attempt."""
     match event:
@@ -274,6 +283,8 @@ def log(event: Event) -> None:
         case EngineCutOff(engine_id=engine_id, reason=reason):
             logger.error("engine %s %s; what it ran is ended here", engine_id, reason)
         case TaskCrashed(task=task, error=StoreUnreachable() | StoreAnswerLost() | StoreBusy() as error, final=False):
+            logger.warning("%s failed: %s", task, error)
+        case TaskCrashed(task=task, error=error, final=False) if is_shortage(error):
             logger.warning("%s failed: %s", task, error)
         case TaskCrashed(task=task, error=error, final=final):
             consequence = "the engine has failed" if final else "tried again"

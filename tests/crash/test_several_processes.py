@@ -6,15 +6,20 @@ import asyncio
 import signal
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
 import pytest
 from crash_jobs import nothing, work
 from crash_programs import BOUND, TEST_SECONDS, Program, Programs, Work
+from msgspec.structs import replace
 
 from asyncjobs import JobCanceled, JobClient, JobEngine, JobStatus
+from asyncjobs.engine import liveness
 from asyncjobs.engine.liveness import Liveness
+from asyncjobs.execution.inside import tree
+from builders import claim_all, opened
 
 
 class Looks:
@@ -232,3 +237,27 @@ async def test_fifty_writers_in_ten_processes_meet_no_error(client: JobClient, p
     assert [line for writer in writers for line in writer.said("error")] == []
     assert len(acknowledged) > 0
     assert acknowledged <= succeeded
+
+
+async def test_a_process_that_outlives_its_engine_keeps_none_of_its_jobs_from_others(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could not give them back when it left, such as on a file that somebody kept locked."""
+    monkeypatch.setattr(liveness, "LONGEST_DYING_SECONDS", 0.05)
+    process = await asyncio.create_subprocess_exec("sleep", "600")
+    gone = replace(liveness.this_process("an-engine", [nothing.name], "1"), pid=process.pid)
+    gone = replace(gone, pid_started=tree.start_time(process.pid) or 0.0)
+    async with JobClient(database) as client:
+        handle = await client.submit(nothing)
+    async with opened(database) as store:
+        await store.register(gone)
+        [_] = await claim_all(store, nothing.name, engine_id=gone.id, now=datetime.now(UTC))
+
+    async with JobEngine(database, jobs=[nothing]) as engine:
+        job = await engine.wait(handle.id, timeout=BOUND)
+        assert engine.health.status == "running"
+        assert len(await engine.engines()) == 1
+    process.kill()
+    await process.wait()
+
+    assert (job.status, job.attempt, job.interruptions) == (JobStatus.SUCCEEDED, 2, 1)

@@ -7,7 +7,7 @@ import pytest
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.store import Sighting, statements
 from asyncjobs.store.rows import engine_row
-from builders import claim_one, make_engine, make_job
+from builders import claim_one, make_engine, make_job, opened
 
 # Light, so that it starts fast: it takes the lock alone, and the test writes the engine's row.
 HOLD_A_LOCK = """
@@ -54,6 +54,16 @@ async def test_a_living_engine_of_another_process_is_locked(store, start_engine)
     await start_engine()
 
     assert await store.unlocked_engines() == []
+
+
+async def test_an_engine_is_locked_by_whichever_name_its_file_was_opened(store, start_engine, tmp_path):
+    await start_engine()
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.db"
+    link.symlink_to(tmp_path / "jobs.db")
+
+    async with opened(f"sqlite:///{link}") as linked:
+        assert await linked.unlocked_engines() == []
 
 
 async def test_an_engine_that_was_killed_is_seen_at_once_with_its_whole_record(store, start_engine):

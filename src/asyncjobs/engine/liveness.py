@@ -189,11 +189,14 @@ class Liveness:
         self.emit(EngineRescued(self.me.id, dead.id, len(jobs)))
 
     async def _bury(self, dead: EngineRecord) -> None:
-        """Wait until its process is gone (its children are told of that by the kernel), then sweep."""
-        if dead.pid != os.getpid():
-            async with asyncio.timeout(LONGEST_DYING_SECONDS):
-                while tree.is_alive(dead.pid, dead.pid_started):  # noqa: ASYNC110 - nothing tells us of it
-                    await asyncio.sleep(0.005)
+        """Wait until its process is gone (its children are told of that by the kernel), then sweep.
+
+        A process may outlive its engine, which could not write that it left; what the engine ran has ended then.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (0.0 if dead.pid == os.getpid() else LONGEST_DYING_SECONDS)
+        while loop.time() < until and tree.is_alive(dead.pid, dead.pid_started):  # noqa: ASYNC110 - nothing tells us
+            await asyncio.sleep(0.005)
         await in_thread(tree.sweep, dead.id, name="asyncjobs sweep")
 
     def _is_here(self, engine: EngineRecord) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class SqliteDatabase:
     """One SQLite file: connections that write, read and make checkpoints, and the locks of engines beside it."""
 
     def __init__(self, path: str, *, synchronous: str) -> None:
-        self.path = Path(path).absolute()
+        self.path = Path(os.path.realpath(path))  # one file has one folder of locks, whatever links lead to it
         self.locks = EngineLocks(self.path)
         self.clock = MachineClock()
         self._log = self.path.with_name(self.path.name + "-wal")
@@ -84,7 +85,7 @@ class SqliteDatabase:
             raise StoreUnavailable(f"the folder {self.path.parent} does not exist: create it first")
         if self.path.is_dir():
             raise StoreUnavailable(f"{self.path} is a folder: name a file in it, such as {self.path / 'jobs.db'}")
-        kind = file_systems.kind_of(self.path.resolve().parent)
+        kind = file_systems.kind_of(self.path.parent)
         if kind in file_systems.NETWORK:
             raise StoreUnavailable(
                 f"{self.path} is on a network file system ({kind}), where SQLite can't keep jobs safe: put it on a "
