@@ -16,6 +16,11 @@ def modules() -> list:  # type: ignore[type-arg]
 
 
 @job
+def most_digits() -> int:
+    return sys.get_int_max_str_digits()
+
+
+@job
 def parent() -> int:
     import posix
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -49,6 +50,18 @@ async def test_a_job_imports_what_the_engine_can_import(process: Bench):
     seen = json.loads(ended.outcome.result_json)
     assert (seen["path"], seen["prefix"], seen["executable"]) == (sys.path, sys.prefix, sys.executable)
     assert seen["argv"] == sys.argv
+
+
+async def test_a_job_writes_numbers_as_long_as_the_engine_does(process: Bench):
+    """Its interpreter reads no variables, such as PYTHONINTMAXSTRDIGITS."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(5000)
+    try:
+        ended = await process.run(light_jobs.most_digits)
+    finally:
+        sys.set_int_max_str_digits(before)
+
+    assert ended.outcome == Succeeded("5000")
 
 
 async def test_environment_variables_reach_the_job_alone(process: Bench):

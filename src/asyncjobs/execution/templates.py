@@ -355,7 +355,10 @@ def interpreter_options() -> list[str]:
     options = ["-I", "-S"]
     if sys.flags.optimize:
         options.append("-" + "O" * sys.flags.optimize)
-    for name, value in sys._xoptions.items():
+    # By the environment or a call, too: the job's interpreter reads no variables.
+    chosen: dict[str, str | bool] = {"int_max_str_digits": str(sys.get_int_max_str_digits())}
+    chosen |= {name: True for name, is_set in (("utf8", sys.flags.utf8_mode), ("dev", sys.flags.dev_mode)) if is_set}
+    for name, value in (chosen | sys._xoptions).items():
         options += ["-X", name if value is True else f"{name}={value}"]
     for each in sys.warnoptions:
         options += ["-W", each]
