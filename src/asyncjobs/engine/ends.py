@@ -32,7 +32,6 @@ class Ends:
     """Writes the ends of what one engine ran."""
 
     store: Store
-    engine_id: str
     host: str
     interruption_budget: int
     emit: Callable[[Event], None]
@@ -42,22 +41,7 @@ class Ends:
     async def write(self, job: Job, ended: Ended) -> None:
         """Write an attempt's end, however often it takes, and tell what became of the job."""
         now = self.store.clock.now()
-        transition = decide(
-            job,
-            with_limit(ended.outcome, ended.process),
-            retry_after=_retry_after(job, ended.outcome),
-            interruption_budget=self.interruption_budget,
-            now=now,
-        )
-        attempt = attempt_record(
-            job,
-            ended.outcome,
-            transition,
-            process=ended.process,
-            engine_id=self.engine_id,
-            host=self.host,
-            now=now,
-        )
+        transition, attempt = self.decided(job, ended, now=now)
         pause = FIRST_PAUSE
         while True:
             try:
@@ -71,6 +55,17 @@ class Ends:
             await self._moved_on(job, attempt)
         else:
             self._tell(job, transition, status, ended.outcome, now)
+
+    def decided(self, job: Job, ended: Ended, *, now: datetime) -> tuple[Transition, Attempt]:
+        """Return what the end of the attempt that `job` is makes of the job, and the record that it leaves."""
+        transition = decide(
+            job,
+            with_limit(ended.outcome, ended.process),
+            retry_after=_retry_after(job, ended.outcome),
+            interruption_budget=self.interruption_budget,
+            now=now,
+        )
+        return transition, attempt_record(job, ended, transition, host=self.host, now=now)
 
     async def _moved_on(self, job: Job, attempt: Attempt) -> None:
         """The row was not ours any more: either we had written it already, or somebody took it."""

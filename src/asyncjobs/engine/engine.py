@@ -177,10 +177,17 @@ class JobEngine(JobClient):
         me = await in_thread(this_process, engine_id, names, asyncjobs.__version__, name="asyncjobs identity")
         runners = Runners(engine_id, definitions, settings=self.settings, emit=self._emit)
         self._me = me
+        ends = Ends(
+            store=self._store,
+            host=me.host,
+            interruption_budget=self.settings.interruptions,
+            emit=self._emit,
+            announce=self._announce,
+        )
         self._liveness = Liveness(
             store=self._store,
             me=me,
-            interruption_budget=self.settings.interruptions,
+            ends=ends,
             emit=self._emit,
             announce=self._announce,
             held=self._held,
@@ -193,14 +200,6 @@ class JobEngine(JobClient):
             emit=self._emit,
             written=self._following.look,
             max_output=self.settings.max_output_bytes,
-        )
-        ends = Ends(
-            store=self._store,
-            engine_id=engine_id,
-            host=me.host,
-            interruption_budget=self.settings.interruptions,
-            emit=self._emit,
-            announce=self._announce,
         )
         around = Surroundings(
             store=self._store,

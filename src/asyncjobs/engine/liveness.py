@@ -21,13 +21,14 @@ import os
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from asyncjobs.engine.records import attempt_record
+from asyncjobs.engine.ends import Ends
 from asyncjobs.errors import StoreDown, StoreError
+from asyncjobs.execution import Ended
 from asyncjobs.execution.inside import tree
 from asyncjobs.model.job import EngineRecord, Job
-from asyncjobs.model.outcome import Interrupted, ProcessReport, decide
+from asyncjobs.model.outcome import Interrupted
 from asyncjobs.store import Sighting, Store
 from asyncjobs.telemetry import EngineCutOff, EngineRescued, Event, JobFinished, JobInterrupted
 from asyncjobs.threads import in_thread
@@ -62,7 +63,7 @@ class Liveness:
 
     store: Store
     me: EngineRecord
-    interruption_budget: int
+    ends: Ends
     emit: Callable[[Event], None]
     announce: Callable[[set[str]], None]
     held: Callable[[], Collection[tuple[str, int]]]
@@ -238,18 +239,7 @@ class Liveness:
 
     async def _end(self, job: Job, outcome: Interrupted) -> None:
         now = self.store.clock.now()
-        transition = decide(
-            job, outcome, retry_after=timedelta(0), interruption_budget=self.interruption_budget, now=now
-        )
-        attempt = attempt_record(
-            job,
-            outcome,
-            transition,
-            process=ProcessReport(),
-            engine_id=job.engine_id or "",
-            host=self.me.host,
-            now=now,
-        )
+        transition, attempt = self.ends.decided(job, Ended(outcome), now=now)
         status = await self.store.finish(job, transition, attempt=attempt, now=now)
         if status is None:
             return

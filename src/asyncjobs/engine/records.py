@@ -6,29 +6,22 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from asyncjobs.execution import Ended
 from asyncjobs.model.job import Attempt, Job
 from asyncjobs.model.outcome import OUTCOME_NAMES, Failed, Outcome, ProcessReport, Succeeded, Transition
 
 
-def attempt_record(
-    job: Job,
-    outcome: Outcome,
-    transition: Transition,
-    *,
-    process: ProcessReport,
-    engine_id: str,
-    host: str,
-    now: datetime,
-) -> Attempt:
-    """Return the row that an attempt leaves behind."""
+def attempt_record(job: Job, ended: Ended, transition: Transition, *, host: str, now: datetime) -> Attempt:
+    """Return the record that the attempt which `job` is leaves behind."""
+    process = ended.process
     return Attempt(
         job_id=job.id,
         attempt=job.attempt,
-        outcome=OUTCOME_NAMES[type(outcome)],
-        reason=_reason(outcome, process),
+        outcome=OUTCOME_NAMES[type(ended.outcome)],
+        reason=_reason(ended.outcome, process),
         started_at=job.started_at or now,
         finished_at=now,
-        engine_id=engine_id,
+        engine_id=job.engine_id or "",
         host=host,
         pid=process.pid,
         exit_code=process.exit_code,
