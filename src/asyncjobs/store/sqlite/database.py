@@ -40,7 +40,7 @@ class SqliteDatabase:
     """One SQLite file: connections that write, read and make checkpoints, and the locks of engines beside it."""
 
     def __init__(self, path: str, *, synchronous: str) -> None:
-        self.path = Path(os.path.realpath(path))  # one file has one folder of locks, whatever links lead to it
+        self.path = Path(path).absolute()
         self.locks = EngineLocks(self.path)
         self.clock = MachineClock()
         self._log = self.path.with_name(self.path.name + "-wal")
@@ -58,7 +58,7 @@ class SqliteDatabase:
 
     async def open(self) -> None:
         """Open the connections, and create or migrate the schema."""
-        await in_thread(self._check_path, name="asyncjobs path")
+        await in_thread(self._find_path, name="asyncjobs path")
         self._engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self.path)),
             poolclass=NullPool,
@@ -80,7 +80,11 @@ class SqliteDatabase:
         """How SQLAlchemy writes statements for it."""
         return _DIALECT
 
-    def _check_path(self) -> None:
+    def _find_path(self) -> None:
+        """Follow links: the locks of one file are in one folder, whichever name it was opened by."""
+        self.path = Path(os.path.realpath(self.path))
+        self.locks = EngineLocks(self.path)
+        self._log = self.path.with_name(self.path.name + "-wal")
         if not self.path.parent.is_dir():
             raise StoreUnavailable(f"the folder {self.path.parent} does not exist: create it first")
         if self.path.is_dir():
