@@ -114,6 +114,7 @@ PLANS = {
     ),
     "retry": (statements.retry_final(job_id="a", now=NOW), "SEARCH jobs USING INDEX jobs_id (id=?)"),
     "running": (statements.running_under("engine 1"), "SEARCH jobs USING INDEX jobs_running (engine_id=?)"),
+    "running under nobody": (statements.running_under_nobody(), "SCAN jobs USING INDEX jobs_running"),
     "keys": (
         statements.jobs_in_place([make_running(name="name 1", key="key 1")]),
         "SEARCH jobs USING INDEX jobs_key (name=? AND key=?)",

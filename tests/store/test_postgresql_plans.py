@@ -53,6 +53,7 @@ SHARED = {
     "ask to cancel": (statements.ask_running_to_cancel(job_id="a", now=NOW), "jobs_id"),
     "retry": (statements.retry_final(job_id="a", now=NOW), "jobs_id"),
     "running": (statements.running_under("engine 1"), "jobs_running"),
+    "running under nobody": (statements.running_under_nobody(), "jobs_running"),
     "settled: ended": (statements.ended_among('["a", "b"]'), "jobs_id"),
     "settled: missing": (statements.missing_among('["a", "b"]'), "jobs_id"),
     "list": (newest(), "jobs_id"),

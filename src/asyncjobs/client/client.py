@@ -305,8 +305,9 @@ class JobClient(Life):
             JobNotFound: no job has this id.
             NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
-        now = datetime.now(UTC)
-        job = await self._opened_store().cancel(filters.known_id(job_id), now=now)
+        store = self._opened_store()
+        now = store.clock.now()
+        job = await store.cancel(filters.known_id(job_id), now=now)
         if job is None:
             raise JobNotFound(job_id)
         if job.status is JobStatus.CANCELED and job.finished_at == now:
@@ -358,11 +359,9 @@ class JobClient(Life):
         statuses = filters.statuses(status)
         if statuses is not None and not all(each.is_final for each in statuses):
             raise InvalidOptions("only jobs that have ended can be deleted: cancel the others first")
-        before: datetime | None = None
-        if older_than is not None:
-            before = datetime.now(UTC) - filters.age("older_than", older_than)
-        wanted = JobFilter(statuses=statuses, names=filters.names(name), finished_before=before)
         store = self._opened_store()
+        before = None if older_than is None else store.clock.now() - filters.age("older_than", older_than)
+        wanted = JobFilter(statuses=statuses, names=filters.names(name), finished_before=before)
         self._waiting.forget_all()
         deleted = 0
         while True:

@@ -16,6 +16,7 @@ from asyncjobs.store import JobFilter
 
 LONGEST_WAIT = 1e9  # seconds
 LARGEST_PAGE = 1000
+MOST_NAMES = 10_000
 
 
 class Filters(TypedDict, total=False):
@@ -121,6 +122,8 @@ def names(name: Any) -> tuple[str, ...] | None:
     given = (name,) if isinstance(name, str) else name
     if not isinstance(given, Collection) or not all(isinstance(each, str) for each in given):
         raise InvalidOptions(f"name takes one or several job names, not {name!r}")
+    if len(given) > MOST_NAMES:
+        raise InvalidOptions(f"name takes at most {MOST_NAMES} job names at once, not {len(given)}")
     if not all(each.isprintable() for each in given):  # as all names of jobs are
         raise InvalidOptions(f"no job has a name with characters that can't be printed: {name!r}")
     return tuple(given)

@@ -38,7 +38,8 @@ class Within:
         """Write a job in the transaction and return its handle.
 
         Raises:
-            InvalidOptions: the transaction has not begun, or is on another database.
+            InvalidOptions: the transaction has not begun, commits each statement, or is on another kind of database
+                or by another driver.
             StoreUnavailable: the database refuses it; the transaction is its owner's to roll back.
             InvalidParams, JobNotAllowed, UnknownJobName: as for `JobClient.submit`.
         """

@@ -10,8 +10,8 @@ so that no job begins again while its last attempt could still be at work. From 
 seen: there the engine itself ends its attempts when it has lost touch with the store (`keep_alive`), before
 anybody may take it for dead.
 
-The other half looks at this engine itself: rows that are RUNNING under its id and that no attempt of
-its holds (the answer to a claim was lost) are given back too.
+The other half looks at rows: those that are RUNNING under this engine's id and that no attempt of its holds
+(the answer to a claim was lost) are given back too, and those under an engine that nobody knows.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from asyncjobs.threads import in_thread
 
 LOOK_SECONDS = 1.0
 HELD_SECONDS = 30.0
+STRAY_SECONDS = 10.0
 LONGEST_DYING_SECONDS = 5.0
 LONGEST_BEAT_SECONDS = 3.0
 CUT_OFF_GRACE = 3.0
@@ -75,6 +76,8 @@ class Liveness:
     down_seconds: float
     """The same for a server that is down, where nobody can take anybody for dead until it is back."""
     _doubt: asyncio.Event = field(default_factory=asyncio.Event)
+    _strays: dict[tuple[str, int], float] = field(default_factory=dict[tuple[str, int], float])
+    """Since when, by the loop's clock, attempts are known to run under an engine that nobody knows."""
     _turned_back: bool = True
     """Whether the clock may have been turned back since `make_due`, as it may have been before we came."""
 
@@ -100,6 +103,7 @@ class Liveness:
             try:
                 await self.make_due()
                 await self.give_back_unheld()
+                await self.give_back_strays()
             except StoreError:
                 self._doubt.set()  # we are started again, and have to look then
                 raise
@@ -216,6 +220,17 @@ class Liveness:
         again = await self._unheld()
         lost = [again[key] for key in unheld.keys() & again.keys()]
         await self._give_back(lost, Interrupted(reason="the answer to its claim was lost"))
+
+    async def give_back_strays(self) -> None:
+        """Give back what runs under an engine that nobody knows: it was claimed as its engine died, after the rescue.
+
+        Not at once: an engine that was taken for dead writes its row again.
+        """
+        now = asyncio.get_running_loop().time()
+        strays = {(job.id, job.attempt): job for job in await self.store.strays()}
+        self._strays = {key: self._strays.get(key, now) for key in strays}
+        lost = [strays[key] for key, since in self._strays.items() if now - since >= STRAY_SECONDS]
+        await self._give_back(lost, Interrupted(reason="its engine vanished as it was claimed", vanished=True))
 
     async def give_back_all(self) -> None:
         """Give back what is RUNNING under our id, when no worker is left to hold anything."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -210,10 +211,13 @@ def _done_with(future: asyncio.Future[Outcome]) -> asyncio.Future[None]:
 
 def _context(attempt: _Attempt) -> contextvars.Context:
     job, notes = attempt.job, attempt.notes
-    loop = asyncio.get_running_loop()
+    loop, its_thread = asyncio.get_running_loop(), threading.get_ident()
 
     def tell(kind: str, values: dict[str, Any]) -> None:
-        loop.call_soon_threadsafe(pass_on, {kind: values}, notes)  # a `def` runs in a thread
+        if threading.get_ident() == its_thread:  # at once: the attempt may end before the loop's next turn
+            pass_on({kind: values}, notes)
+        else:
+            loop.call_soon_threadsafe(pass_on, {kind: values}, notes)
 
     context = contextvars.copy_context()
     context.run(inline_context().set, JobContext(id=job.id, name=job.name, attempt=job.attempt, tell=tell))

@@ -238,6 +238,10 @@ class Store(Protocol):
         """Return the jobs that are RUNNING under this engine, among them those asked to cancel."""
         ...
 
+    async def strays(self) -> Sequence[Job]:
+        """Return the jobs that are RUNNING under an engine that has no row."""
+        ...
+
     async def drain(self) -> None:
         """Return once everything that was asked for before has been written, or refused."""
         ...

@@ -14,6 +14,9 @@ from asyncjobs.errors import SettingsError
 from asyncjobs.settings import Settings
 from asyncjobs.store.database import Database
 
+_POSTGRESQL_OPTIONS = frozenset(
+    ("host", "port", "ssl", "passfile", "service", "servicefile", "target_session_attrs", "krbsrvname", "gsslib")
+)
 _DRIVERS = {"sqlite": ("sqlite", "sqlite+aiosqlite"), "postgresql": ("postgresql", "postgresql+asyncpg")}
 
 
@@ -65,5 +68,16 @@ def _postgresql(address: Any, url: URL, settings: Settings) -> Database:
         raise SettingsError(f"schema takes one name of letters, digits and underscores, not {schema!r}")
     if isinstance(address, AsyncEngine):
         return PostgresqlDatabase(address, schema=schema, pgbouncer=settings.pgbouncer)
-    plain = url.set(drivername="postgresql+asyncpg").difference_update_query(["schema"])
-    return PostgresqlDatabase(plain, schema=schema, pgbouncer=settings.pgbouncer)
+    return PostgresqlDatabase(_asyncpg_url(url), schema=schema, pgbouncer=settings.pgbouncer)
+
+
+def _asyncpg_url(url: URL) -> URL:
+    """Return the URL as asyncpg takes it, which knows `sslmode` as `ssl` and not all that libpq does."""
+    query = {("ssl" if name == "sslmode" else name): value for name, value in url.query.items() if name != "schema"}
+    unknown = sorted(query.keys() - _POSTGRESQL_OPTIONS)
+    if unknown:
+        raise SettingsError(
+            f"a PostgreSQL URL takes no {', '.join(unknown)} here, but schema, sslmode and "
+            f"{', '.join(sorted(_POSTGRESQL_OPTIONS - {'ssl'}))}: give other options to an AsyncEngine of your own"
+        )
+    return url.set(drivername="postgresql+asyncpg", query=query)

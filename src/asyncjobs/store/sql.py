@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -88,13 +89,14 @@ class SqlStore:
 
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
         """Write all or none; return the jobs as they are stored."""
-        submissions = self._by_the_shared_clock(submissions)
-        jobs = [each.job for each in submissions]
-        rows = await unhurried(submission_row, submissions)
+        corrected = self._by_the_shared_clock(submissions)
+        jobs = [each.job for each in corrected]
+        rows = await unhurried(submission_row, corrected)
         keyed = [job for job in jobs if job.key is not None]
         if keyed:
             steps = [statements.insert_jobs(rows), statements.jobs_in_place(keyed)]
-            jobs = await self._turns.run(steps, lambda answers: _in_place(jobs, answers[1]))
+            found = await self._turns.run(steps, lambda answers: _in_place(jobs, answers[1]))
+            jobs = await _completed(found, submissions, self.insert)
         else:
             await self._turns.insert(rows)
         self._database.tell(Change(due=frozenset(job.name for job in jobs)))
@@ -102,16 +104,18 @@ class SqlStore:
 
     async def insert_within(self, transaction: Any, submissions: Sequence[Submission]) -> list[Job]:
         """Write jobs in a transaction of the application's; whoever claims is told when it commits."""
-        submissions = self._by_the_shared_clock(submissions)
-        jobs = [each.job for each in submissions]
+        corrected = self._by_the_shared_clock(submissions)
+        jobs = [each.job for each in corrected]
         keyed = [job for job in jobs if job.key is not None]
         steps = [
-            statements.insert_jobs(await unhurried(submission_row, submissions)),
+            statements.insert_jobs(await unhurried(submission_row, corrected)),
             *([statements.jobs_in_place(keyed)] if keyed else []),
             *self._database.told_at_commit(Change(due=frozenset(job.name for job in jobs))),
         ]
         answers = await run_within(transaction, self._database, steps)
-        return _in_place(jobs, answers[1]) if keyed else jobs
+        if not keyed:
+            return jobs
+        return await _completed(_in_place(jobs, answers[1]), submissions, partial(self.insert_within, transaction))
 
     def _by_the_shared_clock(self, submissions: Sequence[Submission]) -> Sequence[Submission]:
         """Correct when jobs are due that was counted from our clock.
@@ -256,6 +260,11 @@ class SqlStore:
         [rows] = await self._database.read([statements.running_under(engine_id)])
         return [job_from_row(row) for row in rows]
 
+    async def strays(self) -> Sequence[Job]:
+        """Return the jobs that are RUNNING under an engine that nobody knows."""
+        [rows] = await self._database.read([statements.running_under_nobody()])
+        return [job_from_row(row) for row in rows]
+
     # --- engines --------------------------------------------------------------------------------
 
     async def drain(self) -> None:
@@ -307,12 +316,23 @@ def _whole_job(job_id: str) -> Sequence[Step]:
     return statements.job_by_id(job_id), statements.attempts_of(job_id)
 
 
-def _in_place(jobs: Sequence[Job], rows: Sequence[Any]) -> list[Job]:
-    """Return the jobs, or those that hold their keys already."""
+async def _completed(
+    found: Sequence[Job | None],
+    submissions: Sequence[Submission],
+    insert: Callable[[Sequence[Submission]], Awaitable[list[Job]]],
+) -> list[Job]:
+    """Return the jobs found, and insert those whose key was held by one that was deleted before it was looked up."""
+    missing = [submission for job, submission in zip(found, submissions, strict=True) if job is None]
+    inserted = iter(await insert(missing) if missing else ())
+    return [next(inserted) if job is None else job for job in found]
+
+
+def _in_place(jobs: Sequence[Job], rows: Sequence[Any]) -> list[Job | None]:
+    """Return the jobs, or those that hold their keys already; None where neither is there."""
     found = [job_from_row(row) for row in rows]
     by_id = {job.id: job for job in found}
     by_key = {(job.name, job.key): job for job in found}
-    return [job if job.key is None else by_id.get(job.id) or by_key[job.name, job.key] for job in jobs]
+    return [job if job.key is None else by_id.get(job.id) or by_key.get((job.name, job.key)) for job in jobs]
 
 
 def _read_whole_job(answers: Answers) -> Job | None:

@@ -174,6 +174,11 @@ _MISSING_AMONG = Statement(
     "SELECT each.value FROM json_each(:ids) AS each WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE id = each.value)",
     returns=True,
 )
+_RUNNING_UNDER_NOBODY = Statement(
+    f"SELECT {_COLUMNS} FROM jobs WHERE status = 'RUNNING' "
+    "AND NOT EXISTS (SELECT 1 FROM engines WHERE engines.id = jobs.engine_id)",
+    returns=True,
+)
 _RUNNING_UNDER = Statement(
     f"SELECT {_COLUMNS} FROM jobs WHERE status = 'RUNNING' AND engine_id = :engine_id", returns=True
 )
@@ -202,6 +207,11 @@ def missing_among(ids_json: str) -> Step:
 def running_under(engine_id: str) -> Step:
     """Read the jobs that an engine runs, by jobs_running."""
     return _RUNNING_UNDER.step({"engine_id": engine_id})
+
+
+def running_under_nobody() -> Step:
+    """Read the jobs that run under an engine without a row, by jobs_running."""
+    return _RUNNING_UNDER_NOBODY.step({})
 
 
 def newest_jobs(

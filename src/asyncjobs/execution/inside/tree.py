@@ -75,7 +75,9 @@ def is_alive(pid: int, started: float) -> bool:
     if not LINUX:
         return _exists(pid)
     process = read_process(pid)
-    return process is not None and process.started == started and not process.dead
+    if process is None:
+        return _exists(pid)  # others' processes may be hidden from us (`hidepid` in `man 5 proc`)
+    return process.started == started and not process.dead
 
 
 def boot_id() -> str:

@@ -108,7 +108,7 @@ class PostgresqlDatabase:
                     raise
             except StoreUnavailable as error:
                 if not isinstance(error, Repeatable | StoreUnreachable) or time.monotonic() > deadline:
-                    raise
+                    raise lost or error from error
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 

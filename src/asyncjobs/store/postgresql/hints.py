@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from functools import partial
 from typing import Any
@@ -47,6 +48,7 @@ class Hints:
         self._untold = Change()
         self._to_tell = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._poll_at = math.inf
 
     def start(self) -> None:
         """Listen, and tell, from now on."""
@@ -75,16 +77,21 @@ class Hints:
         return Step(_NOTIFY, [(self._channel, _written(change))], returns=True)
 
     async def changed(self) -> Change:
-        """Return what was heard, or after a while that anything may have changed."""
+        """Return what was heard, or now and then, whatever was heard meanwhile, that anything may have changed."""
         poll = POLL_SECONDS if self._line.driver is not None else POLL_ALONE_SECONDS
+        loop = asyncio.get_running_loop()
+        self._poll_at = min(self._poll_at, loop.time() + poll * random.uniform(0.75, 1.25))
         try:
-            async with asyncio.timeout(poll * random.uniform(0.75, 1.25)):
+            async with asyncio.timeout_at(self._poll_at):
                 await self._heard.wait()
         except TimeoutError:
-            return ANYTHING
+            pass
         self._heard.clear()
         change, self._change = self._change, Change()
-        return change
+        if loop.time() < self._poll_at:
+            return change
+        self._poll_at = math.inf
+        return ANYTHING
 
     async def _listen(self, driver: Driver) -> None:
         await driver.add_listener(self._channel, self._hear)

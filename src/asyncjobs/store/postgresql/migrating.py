@@ -24,6 +24,11 @@ _HAS_VERSION = (
 
 async def migrate(driver: Driver, *, schema: str, where: str, sessions: Sessions) -> None:
     """Bring the schema up to date in one transaction; of several starters one does it."""
+    encoding = driver.get_settings().server_encoding
+    if encoding not in ("UTF8", "SQL_ASCII"):
+        raise StoreUnavailable(
+            f"{where} keeps text as {encoding}, not all there is: make the database with ENCODING 'UTF8'"
+        )
     steps = await in_thread(migrations, "postgresql", name="asyncjobs migrations")
     known = steps[-1][0]
     async with sessions.one(driver):
@@ -33,7 +38,7 @@ async def migrate(driver: Driver, *, schema: str, where: str, sessions: Sessions
     if version == known:
         return  # a role that may create nothing gets here, too
     try:
-        async with driver.transaction():
+        async with driver.transaction(isolation="read_committed"):
             await driver.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
             await driver.execute("SELECT pg_advisory_xact_lock($1)", lock_key(schema, "migration"))
             await _create_schema(driver, schema)

@@ -20,9 +20,13 @@ from asyncjobs.store.postgresql.lines import Driver, Line, Source
 SESSION = (
     "SET statement_timeout = '55s'; SET lock_timeout = '5s'; SET idle_in_transaction_session_timeout = '60s'; "
     "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off; "
-    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+    "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; "
+    "SET default_transaction_isolation = 'read committed'"  # a claim sees what was committed while it waited for a lock
 )
-_LIMITS_HERE = "SET LOCAL statement_timeout = '55s'; SET LOCAL lock_timeout = '5s'"
+_LIMITS_HERE = (
+    "SET LOCAL statement_timeout = '55s'; SET LOCAL lock_timeout = '5s'; "
+    "SET LOCAL idle_in_transaction_session_timeout = '60s'"
+)
 
 
 class Sessions:
@@ -39,7 +43,7 @@ class Sessions:
     @asynccontextmanager
     async def transaction(self, driver: Driver, **options: Any) -> AsyncGenerator[None]:
         """Open a transaction; behind a pooler, where a session is nobody's own, it has limits of its own."""
-        async with driver.transaction(**options):
+        async with driver.transaction(**{"isolation": "read_committed", **options}):
             if self.pooled:
                 await driver.execute(_LIMITS_HERE)
             yield

@@ -6,6 +6,7 @@ there already, the turn is run again with an INSERT; also where COPY is not allo
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,8 @@ _PIECE = 400_000
 """Bytes that are copied at once. From 512 KiB on asyncpg waits to send more: for ever, if nobody reads."""
 _ROW = 400
 """More than the bytes of all that is no text in a row."""
+LOOK_AGAIN = (10_000, 40_000)
+"""After how many microseconds, at least and at most, an engine looks again that met another one's claim."""
 FEW = 20
 """So many new jobs are written by the statement that claims some of them; for more the transaction costs less."""
 
@@ -111,8 +114,10 @@ class TurnRunner:
     async def _claim(self, driver: Driver, take: Take) -> tuple[list[Row], int | None]:
         if take.max_running is None:
             return await self._claim_due(driver, take)
-        # Exact: whoever claims of this name waits here until the claim before is committed.
-        await driver.execute("SELECT pg_advisory_xact_lock($1)", lock_key(self._schema, f"name {take.name}"))
+        # Exact: one claims of this name at a time. Others look again soon: to wait here would hold up all other names.
+        key = lock_key(self._schema, f"name {take.name}")
+        if not await driver.fetchval("SELECT pg_try_advisory_xact_lock($1)", key):
+            return [], take.now + random.randint(*LOOK_AGAIN)
         running = await driver.fetchval(self._sql(statements.RUNNING_OF), take.name)
         if take.max_running - running >= take.limit:
             return await self._claim_due(driver, take)
