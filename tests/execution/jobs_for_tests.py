@@ -646,6 +646,14 @@ def say_much(times: int) -> None:
 
 
 @job
+def say_nested(levels: int) -> None:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    current_job().update_details({"deep": value})
+
+
+@job
 def say_in_a_copy() -> None:
     pid = os.fork()
     if pid == 0:

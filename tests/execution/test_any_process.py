@@ -19,6 +19,8 @@ from strangers import held_by_a_debugger, stranger_with_id
 from asyncjobs import Settings, job
 from asyncjobs.execution import Ended
 from asyncjobs.execution.inside import tree
+from asyncjobs.execution.inside.wire import pack
+from asyncjobs.execution.process import JobProcess
 from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succeeded, TimedOut
 
@@ -26,6 +28,10 @@ from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succ
 def crash(ended: Ended) -> Crashed:
     assert isinstance(ended.outcome, Crashed), ended
     return ended.outcome
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
 
 
 # What the job sees
@@ -123,6 +129,26 @@ async def test_a_copy_that_the_job_forked_says_nothing(process: Bench):
 
     assert ended.outcome == Succeeded("null")
     assert [each.completed for each in process.told] == [1]
+
+
+async def test_a_note_nested_beyond_reading_is_left_out_and_ends_no_attempt(process: Bench):
+    notes = b"".join(pack(b'{"note": {"details": {"deep": ' + nested(levels) + b"}}}") for levels in (250, 985, 20_000))
+
+    ended = await process.run(jobs.write_to_channel, notes + pack(b'{"note": {"details": {"flat": 1}}}'))
+
+    assert ended.outcome == Succeeded('"done"')
+    assert process.detailed == {"flat": 1}
+
+
+async def test_a_listener_of_notes_that_raises_ends_no_attempt(process: Bench):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    process.progress = lambda *_: 1 / 0
+
+    ended = await process.run(jobs.say_from_threads, 1)
+
+    assert ended.outcome == Succeeded("null")
+    assert set(told) == {"what takes a job's notes failed"}
 
 
 # What the job prints
@@ -278,13 +304,29 @@ async def test_garbage_on_the_control_channel_fails_that_attempt_alone(process: 
     assert other.outcome == Succeeded("11")
 
 
-async def test_a_frame_that_is_no_reply_fails_the_attempt(process: Bench):
+@pytest.mark.parametrize(
+    "header",
+    [b"[]", nested(20_000), b'{"ok": true, "stays": false, "leftovers": Infinity}'],
+    ids=["list", "nested beyond reading", "endless number"],
+)
+async def test_a_frame_that_is_no_reply_fails_the_attempt(process: Bench, header: bytes):
     """F57"""
-    frame = (2).to_bytes(4, "big") + (0).to_bytes(4, "big") + b"[]"
+    ended = await process.run(jobs.write_to_channel, pack(header), kwargs={"and_exit": True})
 
-    ended = await process.run(jobs.write_to_channel, frame, kwargs={"and_exit": True})
+    assert crash(ended).reason.startswith("garbage on the control channel: a reply that can't be read")
 
-    assert crash(ended).reason.startswith("garbage on the control channel: ")
+
+async def test_an_end_is_noted_though_what_was_said_last_can_not_be_read(monkeypatch):
+    process = JobProcess(None, 1)
+    process.connect(payload_limit=0).close()
+    monkeypatch.setattr(process.channel, "drain", lambda: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        process.over({"pid": 1, "status": 0, "rss": 0, "cpu": 0.0})
+    process.close()
+
+    assert process.ended.done()
+    assert process.news.done()
 
 
 async def test_a_forged_reply_before_the_real_one_fails_the_attempt(process: Bench):
