@@ -640,6 +640,21 @@ def say_from_threads(threads: int) -> None:
 
 
 @job
+def say_beyond_the_end(marks: Path, size: int) -> str:
+    """Return a long text while a thread goes on to say how far the job is."""
+    me = current_job()
+
+    def say() -> None:
+        while True:
+            me.progress(1, message="still at work")
+            time.sleep(0.001)
+
+    threading.Thread(target=say, daemon=True).start()
+    sleep_until.function(marks)
+    return "x" * size
+
+
+@job
 def say_much(times: int) -> None:
     for number in range(times):
         current_job().update_details({f"part {number}": "x" * 65_000})

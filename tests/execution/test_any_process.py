@@ -124,6 +124,18 @@ async def test_details_that_come_fast_and_are_large_arrive_whole(process: Bench)
     assert len(process.detailed) == 100
 
 
+async def test_a_thread_that_goes_on_to_say_something_harms_no_large_reply(process: Bench, marks: Path):
+    running = asyncio.create_task(process.run(jobs.say_beyond_the_end, marks, 3_000_000))
+    await until((marks / "began").exists)
+
+    (marks / "enough").touch()
+    time.sleep(0.15)  # nobody reads: whoever writes now is held up in the middle of it
+    ended = await running
+
+    assert ended.outcome == Succeeded('"' + "x" * 3_000_000 + '"')
+    assert process.told[-1].message == "still at work"
+
+
 async def test_a_copy_that_the_job_forked_says_nothing(process: Bench):
     ended = await process.run(jobs.say_in_a_copy)
 

@@ -38,6 +38,8 @@ current: dict[str, Any] | None = None
 """The request of the job that runs here; `asyncjobs.current_job()` reads it."""
 channel = -1
 """Its descriptor of the control channel."""
+replying = False
+"""Whether the job is over, and nothing but its reply may be written; the next request ends that."""
 wire: Any = None
 codec: Any = None
 finding: Any = None
@@ -67,7 +69,7 @@ def main(descriptor: int, parent: int) -> None:
 
 def serve(descriptor: int) -> None:
     """Run what comes over the channel, and end the process; an end-of-file ends it too."""
-    global current, channel
+    global current, channel, replying
     channel = descriptor
     known = identity(channel)
     output = None
@@ -78,6 +80,7 @@ def serve(descriptor: int) -> None:
                 _finish()
             posix._exit(0)
         current = request = codec.loads(frame[0].decode())
+        replying = False
         stays = request.get("stays", False)
         if stays and output is None:
             output = identity(1), identity(2)
@@ -88,6 +91,7 @@ def serve(descriptor: int) -> None:
             stays = stays and header.get("mro", ())[:1] != ["builtins.SystemExit"]
         header["stays"] = stays
         header["leftovers"] = _finish(for_good=not stays)
+        replying = True  # before the look: a thread may just be about to load it
         if "_asyncjobs_telling" in sys.modules:
             load("telling").tell_now()
         if "stays" in request:

@@ -29,6 +29,8 @@ def tell(kind: str, values: dict[str, Any]) -> None:
     if not _child.is_own_process():
         return  # a copy that the job forked
     with _lock:
+        if _child.replying:
+            return  # a thread that goes on after the job
         waiting = bool(_unsaid)
         if kind == "details":
             _unsaid.setdefault(kind, {}).update(values)
@@ -53,7 +55,7 @@ def _tell_later(wait: float) -> None:
 
 
 def tell_now() -> None:
-    """Tell the engine what it has not been told."""
+    """Tell the engine what it has not been told; once `replying` is set, nothing is written after that."""
     with _lock:
         if _unsaid and _child.is_own_process():
             _say()
