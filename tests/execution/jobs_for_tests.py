@@ -639,6 +639,13 @@ def say_from_threads(threads: int) -> None:
         each.join()
 
 
+@job(memory_limit=32 * 1024 * 1024)
+def say_without_threads(times: int) -> None:
+    threading.stack_size(64 * 1024 * 1024)  # above the limit: none can be started
+    for number in range(times):
+        current_job().progress(number + 1, times)
+
+
 @job
 def say_beyond_the_end(marks: Path, size: int) -> str:
     """Return a long text while a thread goes on to say how far the job is."""

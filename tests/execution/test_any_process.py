@@ -116,6 +116,13 @@ async def test_threads_of_a_job_may_say_how_far_it_is(process: Bench):
     assert process.printed["stderr"] == ""
 
 
+async def test_a_job_that_can_start_no_thread_says_how_far_it_is_at_once(process: Bench):
+    ended = await process.run(jobs.say_without_threads, 50)
+
+    assert ended.outcome == Succeeded("null")
+    assert [each.completed for each in process.told] == list(range(1, 51))
+
+
 async def test_details_that_come_fast_and_are_large_arrive_whole(process: Bench):
     ended = await process.run(jobs.say_much, 100)
 

@@ -21,6 +21,7 @@ _lock = _thread.allocate_lock()
 _unsaid: dict[str, dict[str, Any]] = {}
 _said_at = 0.0
 _gathered = 0
+_promised = False  # whether a thread will tell what has gathered
 
 
 def tell(kind: str, values: dict[str, Any]) -> None:
@@ -31,27 +32,35 @@ def tell(kind: str, values: dict[str, Any]) -> None:
     with _lock:
         if _child.replying:
             return  # a thread that goes on after the job
-        waiting = bool(_unsaid)
         if kind == "details":
             _unsaid.setdefault(kind, {}).update(values)
             _gathered += 1
         else:
             _unsaid[kind] = values
-        if _gathered >= _MOST_TOGETHER:
+        if _gathered >= _MOST_TOGETHER or not _is_promised():
             _say()
-            return
-        wait = _said_at + _EACH_SECONDS - time.monotonic()
-    if waiting:
-        return
-    if wait <= 0:
-        tell_now()
-    else:
-        _thread.start_new_thread(_tell_later, (wait,))
+
+
+def _is_promised() -> bool:
+    """Return whether a thread tells what has gathered; False where it is due now, or no thread can be started."""
+    global _promised
+    wait = _said_at + _EACH_SECONDS - time.monotonic()
+    if not _promised and wait > 0:
+        try:
+            _thread.start_new_thread(_tell_later, (wait,))
+        except (RuntimeError, MemoryError):  # mostly a limit of memory: a thread takes 8 MB of it for its stack
+            return False
+        _promised = True
+    return _promised
 
 
 def _tell_later(wait: float) -> None:
+    global _promised
     time.sleep(wait)
-    tell_now()
+    with _lock:
+        _promised = False
+        if _unsaid:
+            _say()
 
 
 def tell_now() -> None:
