@@ -647,6 +647,43 @@ def say_without_threads(times: int) -> None:
 
 
 @job
+def say_in_a_handler() -> None:
+    """Get a signal in the middle of a frame, and say something in its handler."""
+    wire = sys.modules["_asyncjobs_child"].wire
+    write_all = wire.write_all
+
+    def write_interrupted(channel: int, frame: bytes) -> None:
+        wire.write_all = write_all
+        write_all(channel, frame[:10])
+        os.kill(os.getpid(), signal.SIGUSR1)
+        write_all(channel, frame[10:])
+
+    signal.signal(signal.SIGUSR1, lambda *_: current_job().progress(2))
+    wire.write_all = write_interrupted
+    current_job().progress(1)
+
+
+@job
+def say_while_handlers_do(times: int) -> int:
+    """Say numbered details until a handler, which comes at any moment, has done so often enough; return how many."""
+    handled = said = 0
+
+    def handle(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        current_job().update_details({f"handled {handled}": True})
+
+    handle()  # what it imports is there from now on
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    while handled < times:
+        said += 1
+        current_job().update_details({f"said {said}": True})
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return handled + said
+
+
+@job
 def say_beyond_the_end(marks: Path, size: int) -> str:
     """Return a long text while a thread goes on to say how far the job is."""
     me = current_job()

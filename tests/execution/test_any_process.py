@@ -143,6 +143,19 @@ async def test_a_thread_that_goes_on_to_say_something_harms_no_large_reply(proce
     assert process.told[-1].message == "still at work"
 
 
+async def test_a_signal_handler_says_something_in_the_middle_of_what_it_interrupts(process: Bench):
+    ended = await process.run(jobs.say_in_a_handler, timeout=10)
+
+    assert ended.outcome == Succeeded("null")
+    assert [each.completed for each in process.told] == [1, 2]
+
+
+async def test_of_what_signal_handlers_and_the_code_they_interrupt_say_nothing_is_lost(process: Bench):
+    ended = await process.run(jobs.say_while_handlers_do, 50, timeout=10)
+
+    assert ended.outcome == Succeeded(str(len(process.detailed)))
+
+
 async def test_a_copy_that_the_job_forked_says_nothing(process: Bench):
     ended = await process.run(jobs.say_in_a_copy)
 

@@ -386,10 +386,6 @@ def load(name: str, folder: str = _FOLDER) -> ModuleType:
             return sys.modules[full_name]
         module = type(sys)(full_name)
         module.__file__ = f"{folder}{name}.py"
-        sys.modules[full_name] = module
-        try:
-            SourceFileLoader(full_name, module.__file__).exec_module(module)
-        except BaseException:
-            del sys.modules[full_name]
-            raise
-        return module
+        SourceFileLoader(full_name, module.__file__).exec_module(module)
+        # A signal handler that came in between may have loaded it too, and then its own is in use.
+        return sys.modules.setdefault(full_name, module)
