@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -438,6 +439,14 @@ def environment(name: str) -> str | None:
 def print_lines(count: int, stream: str = "stdout") -> None:
     for number in range(count):
         print(f"line {number}", file=getattr(sys, stream))
+
+
+@job
+def log(own: bool = False) -> None:
+    if own:
+        logging.basicConfig(level=logging.DEBUG, format="own %(message)s", stream=sys.stderr)
+    logging.getLogger("files").debug("looking")
+    logging.getLogger("files").info("counting")
 
 
 @job

@@ -202,6 +202,39 @@ async def test_output_is_there_while_the_job_runs(process: Bench, marks: Path):
     assert (await running).outcome == Succeeded("null")
 
 
+@pytest.mark.parametrize(
+    "definition", [jobs.log, light_jobs.log, light_jobs.log_async], ids=["module", "function", "coroutine"]
+)
+async def test_what_a_job_logs_is_printed_wherever_it_imports_logging(process: Bench, definition):
+    ended = await process.run(definition)
+
+    assert ended.outcome == Succeeded("null")
+    assert process.printed["stderr"] == "INFO files: counting\n"
+
+
+@pytest.mark.parametrize("definition", [jobs.log, light_jobs.log], ids=["module", "function"])
+async def test_a_job_that_configures_logging_itself_has_its_way(process: Bench, definition):
+    await process.run(definition, True)
+
+    assert process.printed["stderr"] == "own looking\nown counting\n"
+
+
+async def test_a_module_that_configures_logging_itself_has_its_way(process: Bench, tmp_path: Path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "logs_as_it_likes.py").write_text(
+        "import logging\n"
+        "logging.basicConfig(level=logging.ERROR, format='own %(message)s')\n"
+        "def work():\n"
+        "    logging.getLogger('files').info('counting')\n"
+        "    logging.getLogger('files').error('lost count')\n"
+    )
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)  # here it is imported too
+
+    await process.run(job(__import__("logs_as_it_likes").work))
+
+    assert process.printed["stderr"] == "own lost count\n"
+
+
 async def test_binary_output_corrupts_nothing(process: Bench):
     ended = await process.run(jobs.print_bytes, b"\xff\x00\xfe{}\x00\x00\x00\x02")
 

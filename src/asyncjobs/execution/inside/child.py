@@ -170,7 +170,8 @@ def run(request: dict[str, Any], params: str) -> Reply:
         if "setup" in request:
             finding.prepare(request["setup"])
         function = finding.function_of(request)
-        _log_to_stderr()
+        if "_asyncjobs_logs" not in sys.modules:
+            load("logs").show()
         stage = "params"
         arguments = codec.decode_params(function, params)
         stage = "exception"
@@ -188,14 +189,6 @@ def run(request: dict[str, Any], params: str) -> Reply:
     finally:
         if "stays" in request:
             finding.restore_environment(before)
-
-
-def _log_to_stderr() -> None:
-    """Show what a job logs: INFO and above, where nobody has said anything else."""
-    logging: Any = sys.modules.get("logging")
-    if logging is None or logging.root.handlers or logging.root.level != logging.WARNING:
-        return
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
 def _limited(limits: dict[str, Any], function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
