@@ -64,19 +64,10 @@ class JobContext:
         """Merge keys and JSON values into the job's details, key by key; returns at once.
 
         Raises:
-            ValueError: that is no dictionary of texts to JSON values, or longer than 64 KiB as JSON.
+            ValueError: that is no dictionary of texts to JSON values, longer than 64 KiB as JSON, or a value is
+                nested deeper than 200 levels, as no parameter or result may be either.
         """
-        import json  # dear, and most jobs have nothing to say
-
-        try:
-            text = json.dumps(changes)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"update_details takes JSON values: {error}") from None
-        if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
-            raise ValueError(f"update_details takes a dict with texts as keys, not {type(changes).__name__}")
-        if len(text) > LARGEST_DETAILS:
-            raise ValueError(f"update_details takes at most {LARGEST_DETAILS} bytes of JSON, not {len(text)}")
-        self._tell("details", json.loads(text))
+        self._tell("details", _as_told(changes))
 
     def __repr__(self) -> str:
         return f"<job {self.name} {self.id} attempt {self.attempt}>"
@@ -84,6 +75,28 @@ class JobContext:
 
 def _is_amount(number: object) -> bool:
     return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number < 1e300
+
+
+def _as_told(changes: dict[str, Any]) -> dict[str, Any]:
+    """Return changes of details as the engine will read them."""
+    import json  # dear, and most jobs have nothing to say
+
+    from asyncjobs.jsonvalues import TOO_DEEP, is_too_deep
+
+    try:
+        text = json.dumps(changes)
+        told = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"update_details takes JSON values: {TOO_DEEP}") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"update_details takes JSON values: {error}") from None
+    if not isinstance(changes, dict) or not all(isinstance(key, str) for key in changes):
+        raise ValueError(f"update_details takes a dict with texts as keys, not {type(changes).__name__}")
+    if len(text) > LARGEST_DETAILS:
+        raise ValueError(f"update_details takes at most {LARGEST_DETAILS} bytes of JSON, not {len(text)}")
+    if any(map(is_too_deep, told.values())):
+        raise ValueError(f"update_details takes JSON values: {TOO_DEEP}")
+    return told  # type: ignore[no-any-return]
 
 
 def _tell_the_engine(kind: str, values: dict[str, Any]) -> None:

@@ -101,6 +101,17 @@ def as_json(value: object, depth: int = 0) -> Any:
     )
 
 
+def is_too_deep(value: object) -> bool:
+    """Return whether a value that was read from JSON is nested deeper than one may be."""
+    level: list[Any] = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [each for each in level if type(each) in (list, dict)]
+        if not level:
+            return False
+        level = [item for each in level for item in (each.values() if type(each) is dict else each)]
+    return True
+
+
 def as_text(value: object) -> str:
     """Return `value` if it is a `str` that JSON keeps."""
     if type(value) is not str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import logging
 import os
 import signal
 import subprocess
@@ -441,6 +442,14 @@ def print_lines(count: int, stream: str = "stdout") -> None:
 
 
 @job
+def log(own: bool = False) -> None:
+    if own:
+        logging.basicConfig(level=logging.DEBUG, format="own %(message)s", stream=sys.stderr)
+    logging.getLogger("files").debug("looking")
+    logging.getLogger("files").info("counting")
+
+
+@job
 def print_bytes(data: bytes) -> str:
     os.write(1, data)
     return "done"
@@ -639,10 +648,77 @@ def say_from_threads(threads: int) -> None:
         each.join()
 
 
+@job(memory_limit=32 * 1024 * 1024)
+def say_without_threads(times: int) -> None:
+    threading.stack_size(64 * 1024 * 1024)  # above the limit: none can be started
+    for number in range(times):
+        current_job().progress(number + 1, times)
+
+
+@job
+def say_in_a_handler() -> None:
+    """Get a signal in the middle of a frame, and say something in its handler."""
+    wire = sys.modules["_asyncjobs_child"].wire
+    write_all = wire.write_all
+
+    def write_interrupted(channel: int, frame: bytes) -> None:
+        wire.write_all = write_all
+        write_all(channel, frame[:10])
+        os.kill(os.getpid(), signal.SIGUSR1)
+        write_all(channel, frame[10:])
+
+    signal.signal(signal.SIGUSR1, lambda *_: current_job().progress(2))
+    wire.write_all = write_interrupted
+    current_job().progress(1)
+
+
+@job
+def say_while_handlers_do(times: int) -> int:
+    """Say numbered details until a handler, which comes at any moment, has done so often enough; return how many."""
+    handled = said = 0
+
+    def handle(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        current_job().update_details({f"handled {handled}": True})
+
+    handle()  # what it imports is there from now on
+    signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+    while handled < times:
+        said += 1
+        current_job().update_details({f"said {said}": True})
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return handled + said
+
+
+@job
+def say_beyond_the_end(marks: Path, size: int) -> str:
+    """Return a long text while a thread goes on to say how far the job is."""
+    me = current_job()
+
+    def say() -> None:
+        while True:
+            me.progress(1, message="still at work")
+            time.sleep(0.001)
+
+    threading.Thread(target=say, daemon=True).start()
+    sleep_until.function(marks)
+    return "x" * size
+
+
 @job
 def say_much(times: int) -> None:
     for number in range(times):
         current_job().update_details({f"part {number}": "x" * 65_000})
+
+
+@job
+def say_nested(levels: int) -> None:
+    value: Any = 1
+    for _ in range(levels):
+        value = [value]
+    current_job().update_details({"deep": value})
 
 
 @job

@@ -39,3 +39,20 @@ def descriptors() -> list:
             continue
         found.append(each)
     return found
+
+
+@job
+def log(own: bool = False) -> None:
+    import logging
+
+    if own:
+        logging.basicConfig(level=logging.DEBUG, format="own %(message)s", stream=sys.stderr)
+    logging.getLogger("files").debug("looking")
+    logging.getLogger("files").info("counting")
+
+
+@job
+async def log_async() -> None:
+    import logging
+
+    logging.getLogger("files").info("counting")

@@ -205,6 +205,19 @@ async def test_a_job_knows_who_it_is(anywhere: Bench, definition):
     assert ended.outcome == Succeeded(f'["job-7", "{definition.name}", 3]')
 
 
+async def test_details_are_nested_as_deep_as_parameters_may_be_and_no_deeper(anywhere: Bench):
+    deepest = await anywhere.run(jobs.say_nested, 200)
+    told = dict(anywhere.detailed)
+    too_deep = [await anywhere.run(jobs.say_nested, levels) for levels in (201, 985, 20_000)]
+
+    assert deepest.outcome == Succeeded("null")
+    assert str(told["deep"]).count("[") == 200
+    assert {each.outcome.error.message for each in too_deep} == {
+        "update_details takes JSON values: nested deeper than 200 levels, or it contains itself"
+    }
+    assert anywhere.detailed == told
+
+
 async def test_several_jobs_run_at_once_each_with_its_own_result(anywhere: Bench):
     ended = await asyncio.gather(*(anywhere.run(jobs.add_async, n, id=f"job-{n}") for n in range(6)))
 

@@ -20,6 +20,8 @@ from strangers import held_by_a_debugger, stranger_with_id
 from asyncjobs import Settings, job
 from asyncjobs.execution import Ended
 from asyncjobs.execution.inside import tree
+from asyncjobs.execution.inside.wire import pack
+from asyncjobs.execution.process import JobProcess
 from asyncjobs.execution.runner import ProcessRunner
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succeeded, TimedOut
 
@@ -27,6 +29,10 @@ from asyncjobs.model.outcome import Canceled, Crashed, Failed, Interrupted, Succ
 def crash(ended: Ended) -> Crashed:
     assert isinstance(ended.outcome, Crashed), ended
     return ended.outcome
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
 
 
 # What the job sees
@@ -123,6 +129,13 @@ async def test_threads_of_a_job_may_say_how_far_it_is(process: Bench):
     assert process.printed["stderr"] == ""
 
 
+async def test_a_job_that_can_start_no_thread_says_how_far_it_is_at_once(process: Bench):
+    ended = await process.run(jobs.say_without_threads, 50)
+
+    assert ended.outcome == Succeeded("null")
+    assert [each.completed for each in process.told] == list(range(1, 51))
+
+
 async def test_details_that_come_fast_and_are_large_arrive_whole(process: Bench):
     ended = await process.run(jobs.say_much, 100)
 
@@ -131,11 +144,56 @@ async def test_details_that_come_fast_and_are_large_arrive_whole(process: Bench)
     assert len(process.detailed) == 100
 
 
+async def test_a_thread_that_goes_on_to_say_something_harms_no_large_reply(process: Bench, marks: Path):
+    running = asyncio.create_task(process.run(jobs.say_beyond_the_end, marks, 3_000_000))
+    await until((marks / "began").exists)
+
+    (marks / "enough").touch()
+    time.sleep(0.15)  # nobody reads: whoever writes now is held up in the middle of it
+    ended = await running
+
+    assert ended.outcome == Succeeded('"' + "x" * 3_000_000 + '"')
+    assert process.told[-1].message == "still at work"
+
+
+async def test_a_signal_handler_says_something_in_the_middle_of_what_it_interrupts(process: Bench):
+    ended = await process.run(jobs.say_in_a_handler, timeout=10)
+
+    assert ended.outcome == Succeeded("null")
+    assert [each.completed for each in process.told] == [1, 2]
+
+
+async def test_of_what_signal_handlers_and_the_code_they_interrupt_say_nothing_is_lost(process: Bench):
+    ended = await process.run(jobs.say_while_handlers_do, 50, timeout=10)
+
+    assert ended.outcome == Succeeded(str(len(process.detailed)))
+
+
 async def test_a_copy_that_the_job_forked_says_nothing(process: Bench):
     ended = await process.run(jobs.say_in_a_copy)
 
     assert ended.outcome == Succeeded("null")
     assert [each.completed for each in process.told] == [1]
+
+
+async def test_a_note_nested_beyond_reading_is_left_out_and_ends_no_attempt(process: Bench):
+    notes = b"".join(pack(b'{"note": {"details": {"deep": ' + nested(levels) + b"}}}") for levels in (250, 985, 20_000))
+
+    ended = await process.run(jobs.write_to_channel, notes + pack(b'{"note": {"details": {"flat": 1}}}'))
+
+    assert ended.outcome == Succeeded('"done"')
+    assert process.detailed == {"flat": 1}
+
+
+async def test_a_listener_of_notes_that_raises_ends_no_attempt(process: Bench):
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
+    process.progress = lambda *_: 1 / 0
+
+    ended = await process.run(jobs.say_from_threads, 1)
+
+    assert ended.outcome == Succeeded("null")
+    assert set(told) == {"what takes a job's notes failed"}
 
 
 # What the job prints
@@ -155,6 +213,39 @@ async def test_output_is_there_while_the_job_runs(process: Bench, marks: Path):
     (marks / "enough").touch()
 
     assert (await running).outcome == Succeeded("null")
+
+
+@pytest.mark.parametrize(
+    "definition", [jobs.log, light_jobs.log, light_jobs.log_async], ids=["module", "function", "coroutine"]
+)
+async def test_what_a_job_logs_is_printed_wherever_it_imports_logging(process: Bench, definition):
+    ended = await process.run(definition)
+
+    assert ended.outcome == Succeeded("null")
+    assert process.printed["stderr"] == "INFO files: counting\n"
+
+
+@pytest.mark.parametrize("definition", [jobs.log, light_jobs.log], ids=["module", "function"])
+async def test_a_job_that_configures_logging_itself_has_its_way(process: Bench, definition):
+    await process.run(definition, True)
+
+    assert process.printed["stderr"] == "own looking\nown counting\n"
+
+
+async def test_a_module_that_configures_logging_itself_has_its_way(process: Bench, tmp_path: Path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "logs_as_it_likes.py").write_text(
+        "import logging\n"
+        "logging.basicConfig(level=logging.ERROR, format='own %(message)s')\n"
+        "def work():\n"
+        "    logging.getLogger('files').info('counting')\n"
+        "    logging.getLogger('files').error('lost count')\n"
+    )
+    monkeypatch.setattr("logging.basicConfig", lambda **_: None)  # here it is imported too
+
+    await process.run(job(__import__("logs_as_it_likes").work))
+
+    assert process.printed["stderr"] == "own lost count\n"
 
 
 async def test_binary_output_corrupts_nothing(process: Bench):
@@ -291,13 +382,29 @@ async def test_garbage_on_the_control_channel_fails_that_attempt_alone(process: 
     assert other.outcome == Succeeded("11")
 
 
-async def test_a_frame_that_is_no_reply_fails_the_attempt(process: Bench):
+@pytest.mark.parametrize(
+    "header",
+    [b"[]", nested(20_000), b'{"ok": true, "stays": false, "leftovers": Infinity}'],
+    ids=["list", "nested beyond reading", "endless number"],
+)
+async def test_a_frame_that_is_no_reply_fails_the_attempt(process: Bench, header: bytes):
     """F57"""
-    frame = (2).to_bytes(4, "big") + (0).to_bytes(4, "big") + b"[]"
+    ended = await process.run(jobs.write_to_channel, pack(header), kwargs={"and_exit": True})
 
-    ended = await process.run(jobs.write_to_channel, frame, kwargs={"and_exit": True})
+    assert crash(ended).reason.startswith("garbage on the control channel: a reply that can't be read")
 
-    assert crash(ended).reason.startswith("garbage on the control channel: ")
+
+async def test_an_end_is_noted_though_what_was_said_last_can_not_be_read(monkeypatch):
+    process = JobProcess(None, 1)
+    process.connect(payload_limit=0).close()
+    monkeypatch.setattr(process.channel, "drain", lambda: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        process.over({"pid": 1, "status": 0, "rss": 0, "cpu": 0.0})
+    process.close()
+
+    assert process.ended.done()
+    assert process.news.done()
 
 
 async def test_a_forged_reply_before_the_real_one_fails_the_attempt(process: Bench):

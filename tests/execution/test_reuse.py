@@ -118,6 +118,13 @@ async def test_output_without_a_line_end_belongs_to_the_job_that_printed_it(reus
     assert reuse.printed["stdout"] == "onetwo"
 
 
+async def test_a_warm_process_says_something_in_its_next_job_too(reuse: Bench):
+    ends = [await reuse.run(jobs.say_from_threads, 1) for _ in range(2)]
+
+    assert ends[0].process.pid == ends[1].process.pid
+    assert [each.completed for each in reuse.told].count(20) == 2
+
+
 async def test_a_process_is_not_used_again_past_its_deadline(reuse: Bench):
     """Its template may be about to end it: here the engine's loop sees the reply too late."""
     warm = await pid_after(reuse)

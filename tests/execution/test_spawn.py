@@ -129,7 +129,7 @@ async def test_a_job_imports_little_beside_its_module(spawn: Bench):
     ended = await spawn.run(light_jobs.modules)
 
     assert isinstance(ended.outcome, Succeeded)
-    dear = {"json", "typing", "asyncio", "threading", "signal", "os", "traceback", "asyncjobs.codec"}
+    dear = {"json", "typing", "asyncio", "threading", "signal", "os", "logging", "traceback", "asyncjobs.codec"}
     assert not dear & set(json.loads(ended.outcome.result_json))
 
 

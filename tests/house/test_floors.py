@@ -17,6 +17,7 @@ IN_A_JOBS_PROCESS = [
         "execution/inside/wire.py",
         "execution/inside/tree.py",
         "execution/inside/failure.py",
+        "execution/inside/logs.py",
         "codec.py",
         "jsonvalues.py",
         "conversion/compiler.py",

@@ -256,7 +256,7 @@ def _reply(process: JobProcess) -> tuple[Reply | None, str | None]:
         return None, None
     try:
         return Reply(process.channel.reply), None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         return None, f"a reply that can't be read ({error})"
 
 

@@ -138,12 +138,22 @@ class Channel:
 
     def _take_frame(self, frame: Frame) -> None:
         if frame[0].startswith(NOTE):
-            if self._on_note is not None and self.reply is None:
-                self._on_note(frame[0])
+            if self.reply is None:
+                self._tell(frame[0])
             return
         if self.reply is not None:
             self.problem = "a second reply"
         self.reply = frame
+
+    def _tell(self, note: bytes) -> None:
+        if self._on_note is None:
+            return
+        try:
+            self._on_note(note)
+        except Exception as error:
+            # Foreign code, and neither this attempt's end nor what is read with it may be lost by it.
+            message = "what takes a job's notes failed"
+            self._loop.call_exception_handler({"message": message, "exception": error})
 
     def _writable(self) -> None:
         try:

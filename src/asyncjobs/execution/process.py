@@ -155,11 +155,13 @@ class JobProcess:
             self._end()
 
     def _end(self) -> None:
-        self.channel.drain()
-        self.channel.ended = True
-        if not self.ended.done():
-            self.ended.set_result(None)
-        self.wake()
+        try:
+            self.channel.drain()
+        finally:  # whoever waits for the end has no other sign of it
+            self.channel.ended = True
+            if not self.ended.done():
+                self.ended.set_result(None)
+            self.wake()
 
     def again(self) -> None:
         """Make ready for the next request, the last one's reply being read."""

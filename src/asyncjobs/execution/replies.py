@@ -11,6 +11,7 @@ from msgspec import Struct, convert
 
 from asyncjobs.codec import loads
 from asyncjobs.execution.inside.failure import RETRY, TRANSIENT_ERROR
+from asyncjobs.jsonvalues import is_too_deep
 from asyncjobs.model.job import JobError, Progress
 from asyncjobs.model.outcome import Canceled, Crashed, Failed, Outcome, Succeeded
 
@@ -77,8 +78,10 @@ def crashed(definition: JobDefinition[..., object], how: str, *, stderr_tail: st
 def take_note(header: bytes, notes: Notes) -> None:
     """Pass on what a job's process says while it runs; what can't be read is left out: a job may write anything."""
     try:
-        pass_on(convert(loads(header.decode("ascii")), _NoteHeader).note, notes)
-    except ValueError:
+        note = convert(loads(header.decode("ascii")), _NoteHeader).note
+        if not any(map(is_too_deep, note.get("details", {}).values())):
+            pass_on(note, notes)
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return
 
 

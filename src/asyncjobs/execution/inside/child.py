@@ -38,6 +38,8 @@ current: dict[str, Any] | None = None
 """The request of the job that runs here; `asyncjobs.current_job()` reads it."""
 channel = -1
 """Its descriptor of the control channel."""
+replying = False
+"""Whether the job is over, and nothing but its reply may be written; the next request ends that."""
 wire: Any = None
 codec: Any = None
 finding: Any = None
@@ -67,7 +69,7 @@ def main(descriptor: int, parent: int) -> None:
 
 def serve(descriptor: int) -> None:
     """Run what comes over the channel, and end the process; an end-of-file ends it too."""
-    global current, channel
+    global current, channel, replying
     channel = descriptor
     known = identity(channel)
     output = None
@@ -78,6 +80,7 @@ def serve(descriptor: int) -> None:
                 _finish()
             posix._exit(0)
         current = request = codec.loads(frame[0].decode())
+        replying = False
         stays = request.get("stays", False)
         if stays and output is None:
             output = identity(1), identity(2)
@@ -88,6 +91,7 @@ def serve(descriptor: int) -> None:
             stays = stays and header.get("mro", ())[:1] != ["builtins.SystemExit"]
         header["stays"] = stays
         header["leftovers"] = _finish(for_good=not stays)
+        replying = True  # before the look: a thread may just be about to load it
         if "_asyncjobs_telling" in sys.modules:
             load("telling").tell_now()
         if "stays" in request:
@@ -166,7 +170,8 @@ def run(request: dict[str, Any], params: str) -> Reply:
         if "setup" in request:
             finding.prepare(request["setup"])
         function = finding.function_of(request)
-        _log_to_stderr()
+        if "_asyncjobs_logs" not in sys.modules:
+            load("logs").show()
         stage = "params"
         arguments = codec.decode_params(function, params)
         stage = "exception"
@@ -184,14 +189,6 @@ def run(request: dict[str, Any], params: str) -> Reply:
     finally:
         if "stays" in request:
             finding.restore_environment(before)
-
-
-def _log_to_stderr() -> None:
-    """Show what a job logs: INFO and above, where nobody has said anything else."""
-    logging: Any = sys.modules.get("logging")
-    if logging is None or logging.root.handlers or logging.root.level != logging.WARNING:
-        return
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
 
 
 def _limited(limits: dict[str, Any], function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -382,10 +379,6 @@ def load(name: str, folder: str = _FOLDER) -> ModuleType:
             return sys.modules[full_name]
         module = type(sys)(full_name)
         module.__file__ = f"{folder}{name}.py"
-        sys.modules[full_name] = module
-        try:
-            SourceFileLoader(full_name, module.__file__).exec_module(module)
-        except BaseException:
-            del sys.modules[full_name]
-            raise
-        return module
+        SourceFileLoader(full_name, module.__file__).exec_module(module)
+        # A signal handler that came in between may have loaded it too, and then its own is in use.
+        return sys.modules.setdefault(full_name, module)
