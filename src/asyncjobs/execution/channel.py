@@ -207,8 +207,8 @@ class Capture:
             for _ in range(_LAST_READS):
                 if not self._read(stream):
                     break
-        self._tell_rest()
         if self._dropped:
+            self._tell_rest()
             self._tell("stderr", f"[{self._dropped} bytes of output dropped: above max_output]\n")
         for stream, data in self._tail:
             self._tell(stream, self._decoded(stream, data))
