@@ -288,7 +288,8 @@ def job(name: Any = None, **options: Any) -> Any:
         memory_limit: bytes of address space that a job may use beyond what its process begins with;
             beyond it, it gets a `MemoryError`.
         cpu_limit: seconds of processor time, after which an attempt is killed.
-        max_output: bytes of output kept of an attempt, of its beginning and of its end.
+        max_output: bytes of output kept of an attempt, half of them its beginning and half its end. The
+            second half can be read once the attempt has ended.
         open_files: how many descriptors a job may have open.
         process_limit: how many processes a job may have at once, its own among them; with more, it is
             killed with all of them. They are counted some times a second, threads are not.

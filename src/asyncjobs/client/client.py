@@ -228,7 +228,8 @@ class JobClient(Life):
 
         It ends with what is stored. With `follow` it goes on while the job does, and ends when
         everything is told that was stored until the end of the job (or of that `attempt`). It may be
-        left at any time, and leaves nothing behind. Jobs of isolation `inline` have none: they print
+        left at any time, and leaves nothing behind. What an attempt prints past half of its
+        `max_output` is there once it has ended. Jobs of isolation `inline` have none: they print
         where their engine prints.
 
         Raises:

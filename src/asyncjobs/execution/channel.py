@@ -162,7 +162,8 @@ class Capture:
     """What a process writes to its stdout and stderr.
 
     Of an attempt's output the head and the tail are kept, half of `limit` bytes each; what is between
-    them is counted. Outside an attempt only the end of stderr is kept.
+    them is counted. The head is handed over as it comes, the tail at the end. Outside an
+    attempt only the end of stderr is kept.
     """
 
     def __init__(self, stdout: int, stderr: int) -> None:
