@@ -6,8 +6,6 @@ nothing but errors (no typing, dataclasses, inspect or functools; measured, they
 
 from __future__ import annotations
 
-import sys
-
 from asyncjobs.errors import DefinitionError, InvalidOptions
 from asyncjobs.options import (
     MOST_WORKERS,
@@ -344,23 +342,6 @@ def _define(function: Any, **options: Any) -> JobDefinition[..., Any]:
 def location(definition: JobDefinition[..., Any]) -> str:
     """Return where the definition's function stands, as `module.function`."""
     return f"{definition.function.__module__}.{definition.function.__qualname__}"
-
-
-def unloadable_reason(definition: JobDefinition[..., Any]) -> str | None:
-    """Say why another process could not load the function, or None when it can."""
-    if definition.function.__module__ != "__main__":
-        return None
-    main = sys.modules.get("__main__")
-    if getattr(main, "__spec__", None) is not None:
-        return None
-    file = getattr(main, "__file__", None)
-    # A program read from standard input has "<stdin>" there.
-    if file is not None and not file.startswith("<") and "ipykernel" not in sys.modules:
-        return None
-    return (
-        f"the job {definition.name!r} is defined in a notebook, REPL, -c or standard input, where its own "
-        f"process can't find it: move it into a module and import it, or give it isolation='inline'"
-    )
 
 
 def _checked_function(function: Any) -> Callable[..., Any]:

@@ -103,3 +103,36 @@ def test_a_job_defined_in_a_folder_that_is_run_runs(tmp_path: Path, isolation: s
     lines = run_script("folder", cwd=tmp_path)
 
     assert lines[0] == '["__asyncjobs_main__", "", ["an argument"], 0]'
+
+
+@ISOLATIONS
+def test_a_job_defined_in_a_script_that_a_profiler_runs_runs(tmp_path: Path, isolation: str):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT.format(imports="", value=0, isolation=isolation)))
+
+    lines = run_script("-m", "cProfile", "-o", "profile", "script.py", cwd=tmp_path)
+
+    assert lines == ['["__asyncjobs_main__", "", ["an argument"], 0]', "__main__.OwnError True"]
+
+
+def test_a_job_that_a_decorator_of_another_module_wraps_runs_under_a_profiler_too(tmp_path: Path):
+    (tmp_path / "decorators.py").write_text(
+        textwrap.dedent(
+            """
+            import functools
+
+            def twice(function):
+                @functools.wraps(function)
+                def wrapper():
+                    return function() * 2
+
+                return wrapper
+            """
+        )
+    )
+    program = SCRIPT.format(imports="import decorators", value=0, isolation="fork")
+    program = program.replace("def where", "@decorators.twice\n    def where")
+    (tmp_path / "script.py").write_text(textwrap.dedent(program))
+
+    lines = run_script("-m", "cProfile", "-o", "profile", "script.py", cwd=tmp_path)
+
+    assert lines[0] == '["__asyncjobs_main__", "", ["an argument"], 0, "__asyncjobs_main__", "", ["an argument"], 0]'
