@@ -6,6 +6,8 @@ nothing but errors (no typing, dataclasses, inspect or functools; measured, they
 
 from __future__ import annotations
 
+import sys
+
 from asyncjobs.errors import DefinitionError, InvalidOptions
 from asyncjobs.options import (
     MOST_WORKERS,
@@ -335,6 +337,9 @@ def _no_option_of_a_submission(option: str) -> str:
 
 def _define(function: Any, **options: Any) -> JobDefinition[..., Any]:
     _checked_function(function)
+    if function.__module__ == "__main__":
+        # What a job pickles names the script's classes so, as in multiprocessing's children: here they are found, too.
+        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
     kind = CoroutineJob if function.__code__.co_flags & _COROUTINE_FLAG else FunctionJob
     return kind(function, **options)
 
