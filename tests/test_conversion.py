@@ -63,6 +63,23 @@ class Nothing(enum.Enum):
     SOMETHING = 1
 
 
+class Unhashable(enum.Enum):
+    ONE = 1
+
+    def __eq__(self, other):
+        return self is other
+
+
+@dataclass
+class Misspelt:
+    x: "list[int"  # noqa: F722  # no expression
+
+
+@dataclass
+class Failing:
+    x: "1 + None"
+
+
 class Mode(enum.Flag):
     READ = 1
     WRITE = 2
@@ -333,6 +350,9 @@ REFUSED = [
     (list[Any], [[[b""]]], r"at \[0\]\[0\]\[0\]: bytes"),
     ("Missing", b"", "the annotation 'Missing' can't be resolved"),
     ("1 / 0", 1, "can't be evaluated: division by zero"),
+    (Unhashable, Unhashable.ONE, "the annotation Unhashable can't be used: unhashable type: 'Unhashable'"),
+    (Misspelt, Misspelt([]), "the annotation Misspelt can't be used"),
+    (list[Failing], [], r"the annotation list\[.*Failing\] can't be used: unsupported operand"),
 ]
 
 

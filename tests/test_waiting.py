@@ -1,9 +1,11 @@
 import asyncio
+import time
 
 import pytest
 
 from asyncjobs.client import looking
-from asyncjobs.client.waiting import Waiting
+from asyncjobs.client import waiting as waiting_module
+from asyncjobs.client.waiting import REMEMBERED_SECONDS, Waiting
 from asyncjobs.errors import JobNotFound, NotOpen, StoreUnavailable
 from asyncjobs.model.job import JobStatus
 from asyncjobs.store import Settled
@@ -91,6 +93,24 @@ async def test_an_end_that_is_told_costs_no_query(waiting, store):
     await wait
 
     assert store.asked == [{"job-1"}]
+
+
+async def test_a_wait_that_follows_at_once_on_the_submit_costs_no_query(waiting, store):
+    wait = asyncio.create_task(waiting.end_of("job-1", submitted_at=time.monotonic()))
+    await asyncio.sleep(0)
+
+    waiting.ended(ended())
+
+    assert await wait == ended()
+    assert store.asked == []
+
+
+async def test_a_job_submitted_long_ago_is_looked_up_at_once(waiting, store, monkeypatch):
+    monkeypatch.setattr(waiting_module, "PUT_OFF_SECONDS", 60.0)
+    store.has(ended())
+
+    async with asyncio.timeout(10):
+        assert await waiting.end_of("job-1", submitted_at=time.monotonic() - REMEMBERED_SECONDS) == ended()
 
 
 async def test_an_end_whose_notice_was_lost_is_found_by_the_next_look(waiting, store, monkeypatch):

@@ -288,7 +288,8 @@ def job(name: Any = None, **options: Any) -> Any:
         memory_limit: bytes of address space that a job may use beyond what its process begins with;
             beyond it, it gets a `MemoryError`.
         cpu_limit: seconds of processor time, after which an attempt is killed.
-        max_output: bytes of output kept of an attempt, of its beginning and of its end.
+        max_output: bytes of output kept of an attempt, half of them its beginning and half its end. The
+            second half can be read once the attempt has ended.
         open_files: how many descriptors a job may have open.
         process_limit: how many processes a job may have at once, its own among them; with more, it is
             killed with all of them. They are counted some times a second, threads are not.
@@ -336,6 +337,9 @@ def _no_option_of_a_submission(option: str) -> str:
 
 def _define(function: Any, **options: Any) -> JobDefinition[..., Any]:
     _checked_function(function)
+    if function.__module__ == "__main__":
+        # What a job pickles names the script's classes so, as in multiprocessing's children: here they are found, too.
+        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
     kind = CoroutineJob if function.__code__.co_flags & _COROUTINE_FLAG else FunctionJob
     return kind(function, **options)
 
@@ -343,23 +347,6 @@ def _define(function: Any, **options: Any) -> JobDefinition[..., Any]:
 def location(definition: JobDefinition[..., Any]) -> str:
     """Return where the definition's function stands, as `module.function`."""
     return f"{definition.function.__module__}.{definition.function.__qualname__}"
-
-
-def unloadable_reason(definition: JobDefinition[..., Any]) -> str | None:
-    """Say why another process could not load the function, or None when it can."""
-    if definition.function.__module__ != "__main__":
-        return None
-    main = sys.modules.get("__main__")
-    if getattr(main, "__spec__", None) is not None:
-        return None
-    file = getattr(main, "__file__", None)
-    # A program read from standard input has "<stdin>" there.
-    if file is not None and not file.startswith("<") and "ipykernel" not in sys.modules:
-        return None
-    return (
-        f"the job {definition.name!r} is defined in a notebook, REPL, -c or standard input, where its own "
-        f"process can't find it: move it into a module and import it, or give it isolation='inline'"
-    )
 
 
 def _checked_function(function: Any) -> Callable[..., Any]:

@@ -7,8 +7,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from asyncjobs.definition import JobDefinition, location, unloadable_reason
+from asyncjobs.definition import JobDefinition, location
 from asyncjobs.errors import DefinitionError, DuplicateJobName, UnknownJobName
+from asyncjobs.main_module import unloadable_reason
 
 Definition = JobDefinition[..., Any]
 

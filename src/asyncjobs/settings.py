@@ -94,13 +94,13 @@ class Settings:
     `retry_max_delay`, `timeout`, `kill_grace` and `isolation` say (`job` explains them); `timeout` None means
     no time limit. `stop_grace` passes between an engine's stop and the interruption of what it still runs. A job
     may lose its engine or template `interruptions` times before it FAILED. Params and results may be as long as
-    `max_params_bytes` and `max_result_bytes` of JSON text. Of an attempt's output `max_output_bytes` are kept, half of
-    them its beginning and half its end. `max_processes` is how many attempts an engine runs at once over all names,
-    None as many as their `max_workers` allow. `allowed_jobs` None allows every name. `jobs` names further dotted
-    functions to register. A template process is replaced after `template_jobs` or `template_seconds`, and when
-    the files it has imported change where `reload` is set (by default in Python's development mode); a warm one
-    after `reuse_jobs`, `reuse_seconds`, or when it has grown by `reuse_growth_bytes`. `environments` is the
-    folder of those that jobs ask for, None the user's cache.
+    `max_params_bytes` and `max_result_bytes` of JSON text. Of an attempt's output `max_output_bytes` are kept, half
+    of them its beginning, as it comes, and half its end, once it has ended. `max_processes` is how many attempts an
+    engine runs at once over all names, None as many as their `max_workers` allow. `allowed_jobs` None allows every
+    name. `jobs` names further dotted functions to register. A template process is replaced after `template_jobs` or
+    `template_seconds`, and when the files it has imported change where `reload` is set (by default in Python's
+    development mode); a warm one after `reuse_jobs`, `reuse_seconds`, or when it has grown by `reuse_growth_bytes`.
+    `environments` is the folder of those that jobs ask for, None the user's cache.
 
     On SQLite `sqlite_synchronous` FULL loses nothing to a power cut, NORMAL perhaps the last commits; neither
     loses anything to a crash of a process.

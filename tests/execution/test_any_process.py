@@ -272,6 +272,13 @@ async def test_a_definition_says_how_much_output_is_kept(process: Bench):
     assert process.printed["stdout"] == "x" * 10
 
 
+@pytest.mark.parametrize("limit", [17, 19], ids=["after its first byte", "after its second byte"])
+async def test_a_character_in_which_the_head_ends_is_whole_where_nothing_is_dropped(process: Bench, limit):
+    await process.run(job(max_output=limit)(jobs.print_unfinished.function), "xé€é€xéé")
+
+    assert process.printed == {"stdout": "xé€é€xéé", "stderr": ""}
+
+
 async def test_a_listener_of_the_output_that_raises_ends_no_attempt(process: Bench):
     """F67"""
     told = []

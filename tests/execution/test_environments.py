@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -607,6 +608,34 @@ async def test_an_environment_in_use_stays_until_each_call_of_ready_is_released(
 
     assert while_used == []
     assert afterwards == [environment.folder]
+
+
+async def test_an_environment_that_was_removed_while_in_use_is_built_again(folder: Path, environments: Environments):
+    environment = await environments.ready(TINY_1)
+    shutil.rmtree(environment.folder)
+
+    again = await environments.ready(TINY_1)
+    environments.release(environment)
+    while_used = await environments.prune(unused_for=AT_ONCE)
+    environments.release(again)
+    afterwards = await environments.prune(unused_for=AT_ONCE)
+
+    assert again == environment
+    assert while_used == []
+    assert afterwards == [environment.folder]
+
+
+async def test_after_a_failed_build_of_what_was_removed_the_next_caller_builds_it(
+    folder: Path, environments: Environments
+):
+    environment = await environments.ready(TINY_1)
+    shutil.rmtree(folder)
+    folder.touch()
+
+    await failure(environments, TINY_1)
+    folder.unlink()
+
+    assert await environments.ready(TINY_1) == environment
 
 
 async def test_closing_releases_all_environments(environments: Environments):

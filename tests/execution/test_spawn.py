@@ -25,7 +25,7 @@ from asyncjobs.execution import attempt as attempt_module
 from asyncjobs.execution import supply as supply_module
 from asyncjobs.execution import templates as templates_module
 from asyncjobs.execution.inside import tree
-from asyncjobs.model.outcome import Crashed, Succeeded
+from asyncjobs.model.outcome import Crashed, Failed, Succeeded
 
 
 def children() -> set[int]:
@@ -211,6 +211,38 @@ async def test_a_missing_interpreter_is_no_attempt(spawn: Bench, monkeypatch):
 
     with pytest.raises(NotStarted, match="/nowhere/python"):
         await spawn.run(light_jobs.nothing)
+
+
+async def test_an_interpreter_that_can_not_be_executed_fails_the_attempt_in_one_sentence(
+    process: Bench, monkeypatch, tmp_path: Path
+):
+    python = tmp_path / "python"
+    python.touch(mode=0o644)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+    ended = await process.run(light_jobs.nothing)
+
+    assert isinstance(ended.outcome, Failed)
+    assert ended.outcome.error.kind == "environment"
+    assert ended.outcome.error.message == f"{python} can't be executed: Permission denied"
+
+
+async def test_an_interpreter_that_can_be_executed_no_more_fails_the_attempt_though_its_template_runs(
+    spawn: Bench, monkeypatch, tmp_path: Path
+):
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    for pid in await standbys_after_a_run(spawn):
+        python.unlink(missing_ok=True)
+        python.touch(mode=0o644)
+        os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(NotStarted, match="PermissionError"):
+        await spawn.run(light_jobs.nothing)
+    ended = await spawn.run(light_jobs.nothing)
+
+    assert isinstance(ended.outcome, Failed)
 
 
 async def test_an_interpreter_that_does_not_come_up_is_no_attempt(spawn: Bench, monkeypatch):

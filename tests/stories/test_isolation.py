@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -27,7 +28,7 @@ from asyncjobs import (
     job,
 )
 from asyncjobs.execution.inside import tree
-from asyncjobs.telemetry import EnvironmentBuilding, EnvironmentBuilt, ForkUnsafe
+from asyncjobs.telemetry import EnvironmentBuilding, EnvironmentBuilt, ForkUnsafe, StartPaused
 
 Start = Callable[..., Awaitable[JobEngine]]
 PROCESSES = pytest.mark.parametrize("isolation", ["fork", "spawn", "reuse"])
@@ -255,6 +256,25 @@ async def test_environments_are_removed_once_no_engine_uses_them(tmp_path: Path)
     assert folder.is_relative_to(tmp_path / "environments")
     assert (while_used, afterwards) == (0, 1)
     assert not folder.exists()
+
+
+@PROCESSES
+@pytest.mark.parametrize("removed", ["environments", "environments/*"])
+async def test_an_environment_that_was_removed_under_a_running_engine_is_built_again(
+    start: Start, tmp_path: Path, isolation: str, removed: str
+) -> None:
+    engine = await start(jobs=[bare], isolation=isolation, environments=str(tmp_path / "environments"))
+    events: list[object] = []
+    engine.subscribe(events.append)
+    folder = await (await engine.submit(bare)).result(timeout=60)
+
+    for each in tmp_path.glob(removed):
+        shutil.rmtree(each, ignore_errors=True)
+
+    assert await (await engine.submit(bare)).result(timeout=60) == folder
+    assert Path(folder).exists()
+    assert sum(isinstance(each, EnvironmentBuilt) for each in events) == 2
+    assert not any(isinstance(each, StartPaused) for each in events)
 
 
 async def test_a_time_that_is_none_is_refused_by_prune(engine: JobEngine) -> None:

@@ -25,7 +25,7 @@ SCRIPT = textwrap.dedent(
 
     @job
     def mirror(point: Point) -> Point:
-        assert __name__ == "__asyncjobs_main__"
+        assert __name__ == "__mp_main__"
         return Point(point.y, point.x)
 
     async def main():
@@ -100,9 +100,7 @@ async def test_a_job_of_a_program_on_standard_input_is_refused_with_what_to_do(t
 
 
 async def test_an_inline_job_works_in_a_repl(tmp_path: Path) -> None:
-    inline = SCRIPT.replace("@job\n", "@job(isolation='inline')\n").replace(
-        'assert __name__ == "__asyncjobs_main__"', ""
-    )
+    inline = SCRIPT.replace("@job\n", "@job(isolation='inline')\n").replace('assert __name__ == "__mp_main__"', "")
 
     code, out, err = await run("-c", inline, cwd=tmp_path)
 

@@ -120,6 +120,21 @@ async def test_a_timeout_ends_as_job_timed_out_which_is_no_timeout_error(engine:
     assert (await handle.job()).status is JobStatus.TIMEOUT
 
 
+@pytest.mark.parametrize("timeout", [0, 0.001, 0.03])
+async def test_no_wait_is_too_short_for_a_job_whose_end_is_forgotten(engine: JobEngine, timeout: float) -> None:
+    handle = await engine.submit(story_jobs.add_inline, 40, b=2)
+    await handle.wait(timeout=30)
+    engine._waiting.forget_all()
+
+    assert await handle.result(timeout=timeout) == 42
+    assert (await handle.wait(timeout=timeout)).status is JobStatus.SUCCEEDED
+
+
+async def test_a_wait_of_no_time_for_an_unknown_job_says_that_there_is_none(engine: JobEngine) -> None:
+    with pytest.raises(JobNotFound):
+        await engine.wait(str(uuid4()), timeout=0)
+
+
 async def test_a_wait_that_is_over_raises_timeout_error_and_leaves_the_job_alone(engine: JobEngine, tmp_path) -> None:
     blocker = tmp_path / "blocker"
     blocker.touch()

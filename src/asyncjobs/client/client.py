@@ -36,6 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DELETE_AT_ONCE = 500
+FIRST_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +197,7 @@ class JobClient(Life):
         """Wait for the job's end and return its final record.
 
         Raises:
-            TimeoutError: it had not ended after `timeout` seconds; the job goes on.
+            TimeoutError: it had not ended after `timeout` seconds, 0 among them; the job goes on.
             JobNotFound: no job has this id.
             InvalidOptions: `timeout` is no number of seconds.
             NotOpen: the client is not open, or was closed meanwhile; the job goes on.
@@ -211,24 +212,38 @@ class JobClient(Life):
                         return job
                     self._waiting.forget(job.id)  # somebody has retried it meanwhile
         except TimeoutError:
-            raise TimeoutError(f"job {job_id} had not ended after {timeout:g} s of waiting") from None
+            return await self._ended_after_all(job_id, timeout)
 
-    async def end_of(self, job_id: str, *, timeout: float | None, submitted_here: bool = False) -> Job:
+    async def end_of(self, job_id: str, *, timeout: float | None, submitted_at: float | None = None) -> Job:
         """Wait for the job's end; the record lacks its attempts, and costs no query if it ends here."""
         self._opened_store()
         known = filters.known_id(job_id)
         try:
             async with asyncio.timeout(filters.seconds("timeout", timeout)):
-                return await self._waiting.end_of(known, submitted_here=submitted_here)
+                return await self._waiting.end_of(known, submitted_at=submitted_at)
         except TimeoutError:
-            raise TimeoutError(f"job {job_id} had not ended after {timeout:g} s of waiting") from None
+            return await self._ended_after_all(job_id, timeout)
+
+    async def _ended_after_all(self, job_id: str, timeout: float | None) -> Job:
+        """Look at the job after a wait so short that its first look may not have been answered."""
+        if timeout is not None and timeout < FIRST_LOOK_SECONDS:
+            try:
+                async with asyncio.timeout(FIRST_LOOK_SECONDS):
+                    job = await self.get(job_id)
+            except TimeoutError:
+                pass
+            else:
+                if job.status.is_final:
+                    return job
+        raise TimeoutError(f"job {job_id} had not ended after {timeout:g} s of waiting") from None
 
     def logs(self, job_id: str, *, attempt: int | None = None, follow: bool = False) -> AsyncIterator[LogChunk]:
         """Iterate over what the job's attempts have printed, in order; all of them, or one `attempt`.
 
         It ends with what is stored. With `follow` it goes on while the job does, and ends when
         everything is told that was stored until the end of the job (or of that `attempt`). It may be
-        left at any time, and leaves nothing behind. Jobs of isolation `inline` have none: they print
+        left at any time, and leaves nothing behind. What an attempt prints past half of its
+        `max_output` is there once it has ended. Jobs of isolation `inline` have none: they print
         where their engine prints.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
@@ -20,13 +21,14 @@ R = TypeVar("R")
 class JobHandle(Generic[R]):
     """One job, as its submitter holds it; `id` is all that another process needs to follow it."""
 
-    __slots__ = ("_client", "_definition", "id", "name")
+    __slots__ = ("_client", "_definition", "_submitted_at", "id", "name")
 
     def __init__(self, client: JobClient, job: Job, definition: JobDefinition[..., R] | None) -> None:
         self.id = job.id
         self.name = job.name
         self._client = client
         self._definition = definition
+        self._submitted_at = None if definition is None else time.monotonic()
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.name} {self.id}>" if self.name else f"<JobHandle {self.id}>"
@@ -37,7 +39,7 @@ class JobHandle(Generic[R]):
         It may be called again, and by many at once. Cancelling the call leaves the job alone.
 
         Args:
-            timeout: seconds to wait; None waits without limit.
+            timeout: seconds to wait; None waits without limit, 0 asks whether the job has ended.
 
         Raises:
             JobFailed: the job failed; it carries the remote class name, message and traceback.
@@ -50,9 +52,9 @@ class JobHandle(Generic[R]):
             InvalidOptions: `timeout` is no number of seconds.
             NotOpen: the client is not open, or was closed meanwhile; the job goes on.
             ForkedClient: the client was opened before this process was forked.
+            StoreUnavailable: the database did not answer in a wait of less than a second.
         """
-        submitted_here = self._definition is not None
-        job = await self._client.end_of(self.id, timeout=timeout, submitted_here=submitted_here)
+        job = await self._client.end_of(self.id, timeout=timeout, submitted_at=self._submitted_at)
         return cast(R, await _value(job, self._definition or self._client.definition(job.name)))
 
     async def wait(self, timeout: float | None = None) -> Job:

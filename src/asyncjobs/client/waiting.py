@@ -3,13 +3,14 @@
 An end in this process is told. Others are looked up (see `looking.py`): those of jobs that somebody
 began to wait for since the last look (they may have ended before), and all of them when another
 process has written something. Mostly there is nothing to look up: the end of a job that was submitted
-here is likely to be seen here, so its first look is put off a little; and an end that was seen here is
-remembered for a moment.
+here a moment ago is likely to be seen here, so its first look is put off a little; and an end that was
+seen here is remembered for a moment. Whoever waits later is looked up at once: the end may be forgotten.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 
 from asyncjobs.client.looking import Looking
 from asyncjobs.errors import JobNotFound
@@ -29,8 +30,10 @@ class Waiting:
         self._looking: Looking[str, Job] = Looking()
         self._recent: dict[str, tuple[float, Job]] = {}
 
-    async def end_of(self, job_id: str, *, submitted_here: bool = False) -> Job:
+    async def end_of(self, job_id: str, *, submitted_at: float | None = None) -> Job:
         """Return the job's final record, without its attempts.
+
+        `submitted_at` is when it was submitted here, by the monotonic clock, or None.
 
         Raises:
             JobNotFound: no job has this id, or it was deleted meanwhile.
@@ -38,7 +41,8 @@ class Waiting:
         remembered = self._recent.get(job_id)
         if remembered is not None and asyncio.get_running_loop().time() - remembered[0] < REMEMBERED_SECONDS:
             return remembered[1]
-        return await self._looking.wait_for(job_id, put_off=PUT_OFF_SECONDS if submitted_here else 0.0)
+        is_new = submitted_at is not None and time.monotonic() - submitted_at < REMEMBERED_SECONDS
+        return await self._looking.wait_for(job_id, put_off=PUT_OFF_SECONDS if is_new else 0.0)
 
     def ended(self, job: Job) -> None:
         """Wake the waiters of a job that has ended."""

@@ -97,6 +97,8 @@ def converters(annotation: Any, function: Any) -> tuple[Convert, Convert]:
         return _refusing(misfit.problem)
     except RecursionError:
         return _refusing(f"the annotation {annotation!r} unfolds without end")
+    except Exception as error:  # so are the annotations of a class, and its metaclass
+        return _refusing(f"the annotation {label_of(resolved)} can't be used: {one_line(error)}")
     return compiler.verified(found, resolved), found.decode
 
 

@@ -50,6 +50,10 @@ class NotStarted(Exception):
     """No process could be started for want of resources (EMFILE, EAGAIN, ENOMEM); no attempt was made."""
 
 
+class NotExecutable(NotStarted):
+    """The interpreter is there and can't be executed; waiting changes nothing about that."""
+
+
 class Runner(Protocol):
     """Runs attempts in one kind of isolation."""
 

@@ -172,7 +172,8 @@ class Capture:
     """What a process writes to its stdout and stderr.
 
     Of an attempt's output the head and the tail are kept, half of `limit` bytes each; what is between
-    them is counted. Outside an attempt only the end of stderr is kept.
+    them is counted. The head is handed over as it comes, the tail at the end. Outside an
+    attempt only the end of stderr is kept.
     """
 
     def __init__(self, stdout: int, stderr: int) -> None:
@@ -217,8 +218,8 @@ class Capture:
             for _ in range(_LAST_READS):
                 if not self._read(stream):
                     break
-        self._tell_rest()
         if self._dropped:
+            self._tell_rest()
             self._tell("stderr", f"[{self._dropped} bytes of output dropped: above max_output]\n")
         for stream, data in self._tail:
             self._tell(stream, self._decoded(stream, data))

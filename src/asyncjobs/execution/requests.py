@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from asyncjobs.codec import dumps
 from asyncjobs.execution.inside.wire import pack
 from asyncjobs.execution.templates import Recipe
+from asyncjobs.main_module import main_of
 
 if TYPE_CHECKING:
     from asyncjobs.definition import JobDefinition
@@ -25,7 +26,7 @@ def recipe_of(definition: JobDefinition[..., object], environment: Environment |
     python = sys.executable if environment is None else environment.python
     if fresh:
         return Recipe(python=python, setup=json.dumps(setup), fresh=True)
-    target = {"setup": setup, "module": function.__module__, "main": _main_of(function.__module__)}
+    target = {"setup": setup, "module": function.__module__, "main": main_of(function)}
     env = tuple(sorted(definition.env.items()))
     return Recipe(
         python=python, setup=json.dumps(setup), target=json.dumps(target), likely=function.__qualname__, env=env
@@ -59,7 +60,7 @@ def request_of(
     }
     # What most jobs do without is left out: it would cost their processes a page to read each of it.
     if function.__module__ == "__main__":
-        header["main"] = _main_of(function.__module__)
+        header["main"] = main_of(function)
     if recipe.target is None and process.runs == 0:
         header["setup"] = json.loads(recipe.setup)
     if stays:
@@ -148,17 +149,6 @@ def _limits(definition: JobDefinition[..., object]) -> dict[str, Any] | None:
         "nice": definition.nice,
     }
     return limits if any(limits.values()) else None
-
-
-def _main_of(module: str) -> dict[str, str] | None:
-    """Say how another process finds this program's main module, if it is that: by its name, or by its path."""
-    if module != "__main__":
-        return None
-    main = sys.modules["__main__"]
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        return {"module": spec.name}
-    return {"path": getattr(main, "__file__", None) or "<no file>"}
 
 
 def _has_editable_finder() -> bool:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from asyncjobs.execution import Asked, Ended, Notes, NotStarted
+from asyncjobs.execution import Asked, Ended, Notes, NotExecutable, NotStarted
 from asyncjobs.execution.attempt import Order, ProcessAttempt
 from asyncjobs.execution.environments import Environment, EnvironmentFailed, Environments, Wanted
 from asyncjobs.execution.process import JobProcess
@@ -82,6 +82,8 @@ class ProcessRunner:
         number = supply.begin()
         try:
             return await self._run(order, supply)
+        except NotExecutable as error:
+            return Ended(Failed(error=JobError(kind="environment", message=str(error)), transient=True))
         finally:
             supply.end(number)
 
@@ -101,6 +103,8 @@ class ProcessRunner:
             if ended is not None:
                 return ended
             problem = process.refused or process.capture.stderr_tail
+        if self._fresh:
+            supply.renew()  # a template that runs can't tell why its interpreter does not; the start of one can
         raise NotStarted(f"processes end before they have read their request: {problem}")
 
     async def prepare(self, definition: JobDefinition[..., object]) -> None:
@@ -126,7 +130,7 @@ class ProcessRunner:
 
     async def _environment_built(self, definition: JobDefinition[..., object], asked: Asked) -> Outcome | None:
         """Have the environment built, if there is to be one; return the outcome of an attempt that ends over it."""
-        if definition.name in self._entered:
+        if self._has_entered(definition):
             return None
         building = asyncio.get_running_loop().create_task(
             self._enter_environment(definition), name=f"environment of {definition.name}"
@@ -143,15 +147,28 @@ class ProcessRunner:
         return None
 
     async def _enter_environment(self, definition: JobDefinition[..., object]) -> None:
-        """Keep the environment until the end: nobody prunes it meanwhile."""
+        """Keep the environment until the end: nobody prunes it meanwhile. One that was removed is built again."""
+        if self._has_entered(definition):
+            return
         wanted = Wanted.of(definition)
         if wanted is None or self._environments is None:
             self._entered[definition.name] = None
-        elif definition.name not in self._entered:
-            environment = await self._environments.ready(wanted)
-            if definition.name in self._entered:
-                self._environments.release(environment)
-            self._entered[definition.name] = environment
+            return
+        lost = self._entered.get(definition.name)
+        environment = await self._environments.ready(wanted)
+        former = self._entered.get(definition.name)
+        self._entered[definition.name] = environment
+        if former is not None:
+            self._environments.release(former)
+        if lost is not None and former is lost:
+            self._supply(definition).renew()
+            self._recipes.pop(definition.name, None)
+
+    def _has_entered(self, definition: JobDefinition[..., object]) -> bool:
+        if definition.name not in self._entered:
+            return False
+        environment = self._entered[definition.name]
+        return environment is None or environment.in_place
 
     def _take(self, supply: Supply, order: Order) -> JobProcess | None:
         grace = order.job.kill_grace

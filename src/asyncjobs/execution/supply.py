@@ -130,6 +130,11 @@ class Supply:
             self._opening.cancel()
             self._import_in_jobs()
 
+    def renew(self) -> None:
+        """Have another template for the processes to come: what this one is made of was replaced."""
+        if self._template is not None:
+            self._retire(self._template)
+
     def _current(self) -> Template | None:
         template = self._template
         if template is not None and not self._is_fresh(template):

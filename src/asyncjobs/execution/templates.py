@@ -11,6 +11,7 @@ when the thread that forked it ends.
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import os
 import socket
@@ -19,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from asyncjobs.codec import loads
-from asyncjobs.execution import NotStarted
+from asyncjobs.execution import NotExecutable, NotStarted
 from asyncjobs.execution.channel import Capture
+from asyncjobs.execution.environments.uv import is_passing
 from asyncjobs.execution.inside import tree
 from asyncjobs.execution.inside.wire import CHUNK, Decoder, FrameError
 from asyncjobs.execution.orders import Orders
@@ -105,6 +107,7 @@ class Template(asyncio.SubprocessProtocol):
 
         Raises:
             NotStarted: there is no process, descriptor, memory or thread left for it, or no interpreter.
+            NotExecutable: there is an interpreter, which can't be executed.
         """
         template = cls(recipe, token, payload_limit=payload_limit)
         try:
@@ -116,8 +119,13 @@ class Template(asyncio.SubprocessProtocol):
                 raise
             finally:
                 far.close()
-        except (OSError, RuntimeError) as error:
+        except RuntimeError as error:
             raise NotStarted(f"no process could be started: {error}") from error
+        except OSError as error:
+            # One that is missing may be about to be replaced by a newer one, or its environment built again.
+            if is_passing(error) or error.errno == errno.ENOENT:
+                raise NotStarted(f"no process could be started: {error}") from error
+            raise NotExecutable(f"{recipe.python} can't be executed: {error.strerror or error}") from error
         template._connect(near)
         template._orders.tell(
             {"setup": None, "function": recipe.likely, **(loads(recipe.target) if recipe.target else {})}

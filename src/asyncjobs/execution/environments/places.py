@@ -5,7 +5,7 @@
     <key>.log         what its last build printed
 
 Nothing here waits for a lock, but all of it blocks as files do, so it belongs into a thread; only
-`leave` is quick enough for the loop.
+`leave` and `in_place` are quick enough for the loop.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ SELF_PORTRAIT = (
     "file = open(sys.argv[1], 'w'); json.dump(facts, file); file.close()"
 )
 
+_MARK = "complete"
 _NAME = re.compile(r"([0-9a-f]{32})(\.lock|\.log)?")
 
 
@@ -39,6 +40,11 @@ class Environment:
     version: str
     folder: Path
 
+    @property
+    def in_place(self) -> bool:
+        """Whether nobody has removed it: its mark is there, and its interpreter."""
+        return os.access(self.folder / _MARK, os.F_OK) and os.access(self.python, os.F_OK)
+
 
 class Place:
     """The files of one environment, whether it is complete, half-made or absent, and our lock on it."""
@@ -48,7 +54,7 @@ class Place:
         self.log = folder.with_name(f"{folder.name}.log")
         self.python = folder / "bin" / "python"
         self.portrait = folder / "complete.new"
-        self._complete = folder / "complete"
+        self._complete = folder / _MARK
         self._lock = folder.with_name(f"{folder.name}.lock")
         self._descriptor = -1
         _every.add(self)

@@ -127,10 +127,10 @@ class Environments:
     async def ready(self, wanted: Wanted) -> Environment:
         """Return the environment, built first where it is absent, and hold it for the caller.
 
-        Nobody removes it before `release` was called as often as this. Callers that want the same
-        share one build, and so do the processes of this machine: the others wait. Cancelling one
-        caller leaves the build to the others; when the last is cancelled, uv is killed with its
-        process group, and what it has made is removed.
+        No `prune` removes it before `release` was called as often as this; where somebody else has,
+        it is built again. Callers that want the same share one build, and so do the processes of this
+        machine: the others wait. Cancelling one caller leaves the build to the others; when the last is
+        cancelled, uv is killed with its process group, and what it has made is removed.
 
         Raises:
             EnvironmentFailed: it can't be built, or not within the build limit; or another process
@@ -139,9 +139,10 @@ class Environments:
         key = wanted.key
         use = self._uses.get(key)
         if use is None:
-            place = Place(self._folder / key)
-            task = asyncio.get_running_loop().create_task(self._obtain(wanted, place), name=f"environment {key}")
-            use = self._uses[key] = _Use(place, task)
+            use = self._uses[key] = _Use(*self._obtaining(wanted))
+        elif use.is_lost():
+            use.place.leave()
+            use.place, use.task = self._obtaining(wanted)
         use.count += 1
         try:
             return await asyncio.shield(use.task)
@@ -200,6 +201,11 @@ class Environments:
             await _until_done(use.task)
         finally:
             use.place.leave()
+
+    def _obtaining(self, wanted: Wanted) -> tuple[Place, asyncio.Task[Environment]]:
+        place = Place(self._folder / wanted.key)
+        obtaining = self._obtain(wanted, place)
+        return place, asyncio.get_running_loop().create_task(obtaining, name=f"environment {wanted.key}")
 
     async def _obtain(self, wanted: Wanted, place: Place) -> Environment:
         """Return the environment with our shared lock on it."""
@@ -298,6 +304,12 @@ class _Use:
     place: Place
     task: asyncio.Task[Environment]
     count: int = 0
+
+    def is_lost(self) -> bool:
+        """Return whether others that have it hold nothing: it was removed, or its building anew has failed."""
+        if not self.task.done():
+            return False
+        return self.task.cancelled() or self.task.exception() is not None or not self.task.result().in_place
 
 
 def default_folder() -> Path:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LONGEST_MESSAGE = 8 * 1024
 LONGEST_TRACEBACK = 64 * 1024
 LONGEST_NAME = 500
-MAIN_AGAIN = "__asyncjobs_main__"
+MAIN_AGAIN = "__mp_main__"
 TRANSIENT_ERROR = "asyncjobs.errors.TransientError"
 RETRY = "asyncjobs.errors.Retry"
 CANCEL = "asyncjobs.errors.Cancel"

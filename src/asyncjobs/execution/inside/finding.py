@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any
 
-MAIN_AGAIN = "__asyncjobs_main__"
+# The name that the main module has in multiprocessing's own children, to which a job may send its functions.
+MAIN_AGAIN = "__mp_main__"
 
 
 def prepare(setup: dict[str, Any]) -> None:
@@ -109,14 +110,18 @@ def module_of(request: dict[str, Any]) -> ModuleType:
     """Return the job's module, imported once."""
     name = request["module"]
     if name == "__main__":
-        return sys.modules.get(MAIN_AGAIN) or _main_again(request["main"])
+        return _main or _main_again(request["main"])
     if name not in sys.modules:
         __import__(name)
     return sys.modules[name]
 
 
+_main: ModuleType | None = None
+
+
 def _main_again(main: dict[str, str]) -> ModuleType:
     """Run the program's main module once more, under a name with which it does not start anew."""
+    global _main
     module = type(sys)(MAIN_AGAIN)
     if "module" in main:
         code = _code_of_module(module, main["module"])
@@ -128,6 +133,7 @@ def _main_again(main: dict[str, str]) -> ModuleType:
         module.__package__ = ""
     sys.modules[MAIN_AGAIN] = sys.modules["__main__"] = module
     exec(code, module.__dict__)  # type: ignore[arg-type]
+    _main = module
     return module
 
 
