@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 import story_jobs
 
 from asyncjobs import DefinitionError, JobClient, JobEngine, JobStatus, job
+from asyncjobs.store.postgresql.sessions import lock_key
 from asyncjobs.telemetry import JobFinished, JobStarted
 
 Start = Callable[..., Awaitable[Any]]
@@ -51,6 +53,40 @@ async def test_a_name_at_its_limit_does_not_hold_up_the_others(start: Start) -> 
     assert await (await engine.submit(story_jobs.add, 1, 2)).result(timeout=30) == 3
 
     assert (await limited[-1].job()).status is JobStatus.PENDING
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_a_claim_of_a_limited_name_that_hangs_holds_up_no_other_name(start: Start, url: str) -> None:
+    engine = await start()
+    elsewhere = await asyncpg.connect(url)
+    await elsewhere.execute("SELECT pg_advisory_lock($1)", lock_key("asyncjobs", f"name {story_jobs.two_at_once.name}"))
+
+    limited = await engine.submit(story_jobs.two_at_once, 0.0)
+    for n in range(5):
+        assert await (await engine.submit(story_jobs.add_inline, n, 1)).result(timeout=30) == n + 1
+    assert (await limited.job()).status is JobStatus.PENDING
+
+    await elsewhere.close()
+    await limited.result(timeout=30)
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_max_running_is_exact_at_whatever_level_transactions_of_the_database_are_isolated(
+    start: Start, url: str
+) -> None:
+    application = await asyncpg.connect(url)
+    database = await application.fetchval("SELECT quote_ident(current_database())")
+    await application.execute(f"ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'")
+    gauge = Gauge()
+    engines = [await start() for _ in range(3)]
+    for engine in engines:
+        engine.subscribe(gauge)
+
+    handles = await engines[0].submit_many([story_jobs.two_at_once.bind(0.0) for _ in range(60)])
+    await asyncio.gather(*(handle.result(timeout=60) for handle in handles))
+    await application.close()
+
+    assert gauge.most == 2
 
 
 async def test_engines_run_their_own_names_and_leave_the_others_alone(start: Start) -> None:

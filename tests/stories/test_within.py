@@ -193,6 +193,42 @@ async def test_an_asyncpg_connection_without_a_transaction_is_refused(engine: Jo
     await connection.close()
 
 
+async def test_a_connection_that_commits_each_statement_is_refused(
+    engine: JobEngine, application: AsyncEngine, url: str
+) -> None:
+    autocommit = create_async_engine(of_an_application(url), isolation_level="AUTOCOMMIT")
+    async with autocommit.connect() as connection:
+        await connection.begin()
+        with pytest.raises(InvalidOptions, match="AUTOCOMMIT"):
+            await engine.within(connection).submit(story_jobs.add, 2, 3)
+    await autocommit.dispose()
+
+    assert (await engine.list()).jobs == ()
+
+
+async def test_a_connection_that_is_closed_is_told(engine: JobEngine, application: AsyncEngine) -> None:
+    async with application.connect() as connection:
+        await connection.execute(text("SELECT 1"))
+
+    with pytest.raises(StoreUnavailable, match=r"within\(\) failed"):
+        await engine.within(connection).submit(story_jobs.add, 2, 3)
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+async def test_what_the_database_refuses_in_an_asyncpg_transaction_is_told(engine: JobEngine, url: str) -> None:
+    connection = await asyncpg.connect(url)
+    transaction = connection.transaction()
+    await transaction.start()
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await connection.execute("SELECT 1 / 0")
+
+    with pytest.raises(StoreUnavailable, match="transaction is aborted"):
+        await engine.within(connection).submit(story_jobs.add, 2, 3)
+
+    await transaction.rollback()
+    await connection.close()
+
+
 async def test_a_job_committed_in_a_transaction_is_like_any_other(engine: JobEngine, application: AsyncEngine) -> None:
     async with application.begin() as connection:
         handle = await engine.within(connection).submit(story_jobs.add.using(priority=3), 2, 3)
