@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import asyncjobs
+from asyncjobs import JobClient
 from asyncjobs.errors import SettingsError
 from asyncjobs.settings import MEBIBYTE, Settings, ignored_variables
 
@@ -303,3 +304,13 @@ def test_settings_can_be_copied_changed_and_pickled():
 def test_settings_are_frozen():
     with pytest.raises(AttributeError):
         Settings().max_retries = 7
+
+
+@pytest.mark.parametrize("option", ["connect_timeout=5", "application_name=shop", "command_timeout=1"])
+def test_an_option_that_asyncpg_does_not_take_in_a_url_is_refused_by_name(option):
+    with pytest.raises(SettingsError, match=f"takes no {option.partition('=')[0]} here"):
+        JobClient(f"postgresql://localhost/shop?{option}")
+
+
+def test_the_options_of_a_postgresql_url_may_be_spelt_as_libpq_does():
+    JobClient("postgresql://localhost/shop?sslmode=require&target_session_attrs=primary&schema=ours")

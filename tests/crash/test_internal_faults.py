@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from crash_programs import BOUND, Work
 
 from asyncjobs import EngineFailed, JobClient, JobEngine, JobStatus, StoreUnavailable, supervision
 from asyncjobs.client.waiting import Waiting
+from asyncjobs.engine import liveness
 from asyncjobs.engine.liveness import Liveness
 from asyncjobs.engine.worker import Worker
 from asyncjobs.execution import Ended
@@ -22,6 +24,7 @@ from asyncjobs.execution.inline import InlineRunner
 from asyncjobs.model.outcome import Succeeded
 from asyncjobs.store.sql import SqlStore
 from asyncjobs.telemetry import LeaseLost, TaskCrashed
+from builders import claim_all, opened
 
 TASKS = [
     pytest.param(Worker, "_claim", id="a worker"),
@@ -162,6 +165,24 @@ async def test_what_a_worker_has_claimed_and_not_begun_when_it_crashes_is_begun_
 
     assert crashed
     assert (job.status, job.attempt, len(job.attempts)) == (JobStatus.SUCCEEDED, 1, 1)
+
+
+async def test_a_job_that_was_claimed_as_its_engine_died_and_after_the_rescue_runs_within_seconds(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """F01: it is RUNNING under an engine that nobody knows."""
+    monkeypatch.setattr(liveness, "STRAY_SECONDS", 0.0)
+    monkeypatch.setattr(liveness, "HELD_SECONDS", 0.05)
+    async with JobClient(database) as client:
+        handle = await client.submit(nothing)
+    async with opened(database) as store:
+        [_] = await claim_all(store, nothing.name, engine_id="an-engine-that-is-gone", now=datetime.now(UTC))
+
+    async with JobEngine(database, jobs=[nothing]) as engine:
+        job = await engine.wait(handle.id, timeout=BOUND)
+
+    assert [each.outcome for each in job.attempts] == ["interrupted", "succeeded"]
+    assert (job.status, job.interruptions) == (JobStatus.SUCCEEDED, 1)
 
 
 async def test_a_job_whose_claim_was_answered_by_an_error_runs_within_seconds(

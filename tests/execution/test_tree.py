@@ -175,3 +175,18 @@ def wait_for(condition: Callable[[], bool]) -> bool:
     while condition() and time.monotonic() < deadline:
         time.sleep(0.002)
     return condition()
+
+
+def test_a_process_that_is_hidden_from_us_is_not_taken_for_gone(monkeypatch):
+    """As others' processes are where `/proc` is mounted with `hidepid`."""
+    monkeypatch.setattr(tree, "_read", lambda path: b"")
+
+    assert tree.is_alive(os.getppid(), 1.0)
+    assert tree.is_alive(1, 1.0)
+
+
+def test_a_process_that_is_gone_is_not_alive():
+    process = subprocess.Popen(["true"])
+    process.wait()
+
+    assert not tree.is_alive(process.pid, 1.0)

@@ -7,6 +7,7 @@ from msgspec.structs import fields, replace
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import Job, JobStatus
 from asyncjobs.store import Claimed, Submission
+from asyncjobs.store.turns import Step
 from builders import EVERY_JOB, HOUR, MINUTE, NOON, claim_one, ended_job, insert, make_id, make_job, stored
 
 EVERY_FIELD = {
@@ -274,3 +275,23 @@ async def test_a_new_job_is_pending_whoever_reads_it(store, other_store):
 def test_what_carries_an_environment_shows_none_in_its_repr(record):
     """F81"""
     assert "secret" not in repr(record(make_job(), {"TOKEN": "secret"}))
+
+
+async def test_a_job_whose_key_was_held_by_one_that_is_deleted_before_the_look_is_written_all_the_same(
+    store, monkeypatch
+):
+    """F04"""
+    held = await ended_job(store, key="a")
+    new = [make_job(key="a"), make_job(key="b")]
+    run = store._turns.run
+
+    async def deleting_in_between(steps, read):
+        monkeypatch.undo()
+        written, looked_up = steps
+        deleted = Step("DELETE FROM jobs WHERE id = ?1", [(held.id,)])
+        return await run([written, deleted, looked_up], lambda answers: read([answers[0], answers[2]]))
+
+    monkeypatch.setattr(store._turns, "run", deleting_in_between)
+
+    assert [job.id for job in await insert(store, *new)] == [job.id for job in new]
+    assert {(await store.get(job.id)).key for job in new} == {"a", "b"}

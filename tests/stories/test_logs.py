@@ -20,6 +20,8 @@ from asyncjobs import (
     NotOpen,
     Settings,
     StoreUnavailable,
+    current_job,
+    job,
 )
 from asyncjobs.client import looking
 from asyncjobs.telemetry import JobOutput
@@ -310,6 +312,23 @@ async def test_deleting_a_job_deletes_its_logs(engine: JobEngine, follow: bool) 
         await text_of(handle.logs(follow=follow))
     with pytest.raises(JobNotFound):
         await handle.progress()
+
+
+@job(isolation="inline")
+async def say_all_at_once() -> None:
+    current_job().progress(3, 4)
+    current_job().update_details({"a": 1})
+
+
+async def test_what_an_inline_job_says_is_there_at_its_end_though_it_waits_for_nothing(start: Start) -> None:
+    engine = await start(jobs=[say_all_at_once])
+    handle = await engine.submit(say_all_at_once)
+    await handle.result(timeout=30)
+
+    progress = await handle.progress()
+
+    assert progress is not None
+    assert (progress.completed, progress.total, progress.details) == (3, 4, {"a": 1})
 
 
 async def test_a_job_that_says_nothing_has_no_progress(engine: JobEngine) -> None:
