@@ -13,7 +13,7 @@ from asyncjobs.store.turns import Step
 
 # The status is written so that no index has it: the row is found by its id.
 _FENCE = "FROM jobs WHERE id = :job_id AND status || '' = 'RUNNING' AND attempt = :attempt AND engine_id = :engine_id"
-_UNDER_WAY = Statement(f"SELECT 1 {_FENCE}", returns=True)
+UNDER_WAY = Statement(f"SELECT 1 {_FENCE}", returns=True)
 _INSERT_OUTPUT = Statement(
     "INSERT INTO job_output (job_id, attempt, seq, written_at, stream, text) "
     "SELECT CAST(:job_id AS TEXT), CAST(:attempt AS BIGINT), CAST(:seq AS BIGINT), CAST(:written_at AS BIGINT), "
@@ -64,7 +64,7 @@ _PROGRESS_OF = Statement(
 
 def attempt_under_way(fence: dict[str, Any]) -> Step:
     """Read a row if the attempt is RUNNING under its engine."""
-    return _UNDER_WAY.step(fence)
+    return UNDER_WAY.step(fence)
 
 
 def insert_output(rows: Sequence[dict[str, Any]]) -> Step:

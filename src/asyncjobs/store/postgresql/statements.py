@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from asyncjobs.store.note_statements import NEWS
+from asyncjobs.store.note_statements import NEWS, UNDER_WAY
 from asyncjobs.store.postgresql.row_sets import RowSet
 from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS, NEW_JOB
 from asyncjobs.store.statements import JOBS_IN_PLACE, QUALIFIED
@@ -148,6 +148,8 @@ SAW = f"UPDATE engines SET seen_at = {_NOW} WHERE id = $1 RETURNING seen_at"
 SEEN_LATELY = f"SELECT id FROM engines WHERE seen_at > {_NOW} - $1"
 
 _REWRITTEN = {
+    # Nobody ends the attempt before what it said is committed.
+    UNDER_WAY.sql: f"{UNDER_WAY.sql} FOR SHARE",
     JOBS_IN_PLACE.sql: f"""
 WITH each AS MATERIALIZED (SELECT * FROM json_to_recordset($1::text::json) AS each(id text, name text, key text))
 SELECT {QUALIFIED} FROM each JOIN jobs ON jobs.id = each.id

@@ -1,15 +1,19 @@
-"""What other processes say on PostgreSQL, and the poll that stands behind it."""
+"""PostgreSQL together with others: the poll behind hints, answers that are lost, what is said while an attempt ends."""
 
 import asyncio
 
+import asyncpg
 import pytest
 
 from asyncjobs.errors import StoreAnswerLost, StoreUnreachable
+from asyncjobs.model.job import JobStatus
 from asyncjobs.store import ANYTHING, Change
+from asyncjobs.store.note_statements import attempt_under_way
 from asyncjobs.store.postgresql import database as database_module
 from asyncjobs.store.postgresql import hints
 from asyncjobs.store.postgresql.lines import Line
-from builders import insert, make_job, opened
+from asyncjobs.store.rows import fence_of
+from builders import SUCCEEDED, claim_one, finish, insert, make_job, opened
 
 HINT = Change(moved=True)
 
@@ -45,3 +49,24 @@ async def test_what_may_have_been_written_is_never_called_undone(postgres_url, m
         with pytest.raises(StoreAnswerLost):
             await insert(store, make_job())
         monkeypatch.undo()
+
+
+async def test_an_attempt_is_ended_by_nobody_while_what_it_said_is_being_written(postgres_url):
+    """F56: what is written then can be read once the end can."""
+    async with opened(postgres_url) as store:
+        held = await claim_one(store, inserted=make_job())
+        other = await asyncpg.connect(postgres_url)
+        writing = other.transaction()
+        await writing.start()
+        step = store._database.as_sent(attempt_under_way(fence_of(held)))
+        assert await other.fetch(step.sql, *step.parameters[0])
+
+        ending = asyncio.create_task(finish(store, held, SUCCEEDED))
+        async with asyncio.timeout(30):
+            while not await other.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.005)
+        assert not ending.done()
+        await writing.commit()
+
+        assert await ending is JobStatus.SUCCEEDED
+        await other.close()
