@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import itertools
 import logging
 import os
 import signal
@@ -675,21 +676,24 @@ def say_in_a_handler() -> None:
 @job
 def say_while_handlers_do(times: int) -> int:
     """Say numbered details until a handler, which comes at any moment, has done so often enough; return how many."""
-    handled = said = 0
+    handled: list[int] = []
+    said = 0
 
     def handle(*_: object) -> None:
-        nonlocal handled
-        handled += 1
-        current_job().update_details({f"handled {handled}": True})
+        number = next(numbers)  # a handler may be interrupted by the next
+        current_job().update_details({f"handled {number}": True})
+        handled.append(number)
 
+    numbers = itertools.count()
     handle()  # what it imports is there from now on
     signal.signal(signal.SIGALRM, handle)
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
-    while handled < times:
+    while len(handled) < times:
         said += 1
         current_job().update_details({f"said {said}": True})
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return handled + said
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)  # one may be on its way
+    return len(handled) + said
 
 
 @job
