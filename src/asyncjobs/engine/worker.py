@@ -10,8 +10,8 @@ its way into the store: the next claim shares that end's transaction and comes a
 RUNNING under this name don't exceed `max_workers`, but for an end that can't be written and is tried
 again meanwhile.
 
-Attempts are run by tasks that take one after another and wait in between: a new task for each would cost
-the loop as much as a tenth of an `inline` job.
+Attempts are run by tasks that take one after another and wait in between: a new task for each would take a
+twentieth more of the loop.
 """
 
 from __future__ import annotations
