@@ -37,6 +37,8 @@ def start() -> Iterator[Start]:
 
     yield start_one
     for process in started:
+        if process.poll() is None:
+            tree.kill_descendants(process.pid)
         process.kill()
         process.wait()
         assert process.stdout is not None
