@@ -48,9 +48,7 @@ async def migrate(driver: Driver, *, schema: str, where: str, sessions: Sessions
                     for statement in script:
                         await driver.execute(statements.qualified(statement, schema))
                     applied = (number, time.time_ns() // 1000)
-                    await driver.execute(
-                        statements.qualified("INSERT INTO asyncjobs_schema VALUES ($1, $2)", schema), *applied
-                    )
+                    await driver.execute(statements.qualified(_NOTE_VERSION, schema), *applied)
     except (asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError) as error:
         raise StoreUnavailable(f"{where} has other tables by our names ({error}): choose another schema") from error
     except asyncpg.PostgresError as error:
@@ -61,11 +59,7 @@ async def _create_schema(driver: Driver, schema: str) -> None:
     # Not by IF NOT EXISTS alone, which asks for the right to create even what is there.
     if not await driver.fetchval("SELECT count(*) FROM pg_namespace WHERE nspname = $1", schema):
         await driver.execute(f'CREATE SCHEMA "{schema}"')
-    await driver.execute(
-        statements.qualified(
-            "CREATE TABLE IF NOT EXISTS asyncjobs_schema (version BIGINT PRIMARY KEY, applied_at BIGINT)", schema
-        )
-    )
+    await driver.execute(statements.qualified(_VERSIONS, schema))
 
 
 async def _version(driver: Driver, schema: str) -> int:
