@@ -11,9 +11,12 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import pytest
+
 from asyncjobs.model.job import Attempt, EngineRecord, Job, JobError, JobStatus, LogChunk, Progress
 from asyncjobs.model.outcome import Transition
 from asyncjobs.store import Bookmark, JobFilter, OutputChunk, Store, Submission, open_store
+from asyncjobs.store.turns import Turn
 
 NOON = datetime(2030, 6, 1, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -117,6 +120,19 @@ async def opened(address: str) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def turns_of(store: Any, monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
+    """Return the turns that a store's database takes from now on."""
+    turns: list[Turn] = []
+    take = store._turns._take
+
+    def taken() -> Turn:
+        turns.append(take())
+        return turns[-1]
+
+    monkeypatch.setattr(store._turns, "_take", taken)
+    return turns
 
 
 async def insert(store: Store, *jobs: Job, env: dict[str, str] | None = None) -> list[Job]:

@@ -9,7 +9,7 @@ from asyncjobs.engine.notes import NoteWriter
 from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import JobStatus, Progress
 from asyncjobs.telemetry import Events, JobOutput, JobProgressed, TaskCrashed
-from builders import SUCCEEDED, claim_one, finish, insert, make_job, make_running, opened, printed
+from builders import SUCCEEDED, claim_one, finish, insert, make_job, make_running, opened, printed, turns_of
 
 KIB = 1024
 
@@ -28,10 +28,7 @@ async def store(tmp_path):
 @pytest.fixture
 def turns(store, monkeypatch):
     """The turns that the store hands to its database."""
-    turns = []
-    write = store._database.write
-    monkeypatch.setattr(store._database, "write", lambda turn: turns.append(turn) or write(turn))
-    return turns
+    return turns_of(store, monkeypatch)
 
 
 class Heard:

@@ -5,8 +5,11 @@ import sqlite3
 import aiosqlite
 import pytest
 
+from asyncjobs.errors import StoreError
 from asyncjobs.store.sqlite import checkpoints
 from asyncjobs.store.sqlite.checkpoints import Checkpoints
+from asyncjobs.store.sqlite.connection import OwnConnection
+from asyncjobs.store.sqlite.writer import Writer
 from builders import insert, make_job, opened
 
 
@@ -45,16 +48,19 @@ def every_tenth(monkeypatch):
 
 @pytest.fixture
 async def writer(tmp_path):
-    async with aiosqlite.connect(tmp_path / "jobs.db", isolation_level=None) as connection:
+    async with aiosqlite.connect(tmp_path / "jobs.db", isolation_level=None, factory=OwnConnection) as connection:
         for statement in ("PRAGMA journal_mode = WAL", "PRAGMA wal_autocheckpoint = 0", "CREATE TABLE row (value)"):
             await connection.execute_fetchall(statement)
-        yield connection
+        writer = Writer(connection, translated=StoreError, written=lambda rows: None)
+        yield writer
+        await writer.close()
 
 
 async def write(writer, copying, *, times):
     for _ in range(times):
-        await writer.execute_fetchall("INSERT INTO row VALUES (zeroblob(3000))")
-        copying.count()
+        await writer.run("INSERT INTO row VALUES (zeroblob(3000))")
+        [(rows,)] = await writer.run("SELECT total_changes()")
+        copying.count(rows)
 
 
 def times_begun(log):

@@ -21,6 +21,7 @@ from builders import (
     make_running,
     printed,
     stored,
+    turns_of,
 )
 
 
@@ -289,9 +290,7 @@ async def test_news_of_one_attempt_do_not_count_what_a_later_one_says(store):
 
 async def test_saying_nothing_adds_no_statement_to_the_life_of_a_job(store, monkeypatch):
     """Submit, claim and finish are what they were before there were notes."""
-    turns = []
-    write = store._database.write
-    monkeypatch.setattr(store._database, "write", lambda turn: turns.append(turn) or write(turn))
+    turns = turns_of(store, monkeypatch)
 
     held = await claim_one(store, inserted=make_job())
     await finish(store, held, SUCCEEDED)

@@ -100,7 +100,7 @@ async def test_the_connection_that_writes_has_the_level_of_synchronous_asked_for
     store = open_store(f"sqlite:///{path}", settings=Settings(sqlite_synchronous=synchronous))
     await store.open()
 
-    found = await store._database._writer.execute_fetchall("PRAGMA synchronous")
+    found = await store._database._writer.run("PRAGMA synchronous")
 
     await store.close()
     assert found == [(level,)]

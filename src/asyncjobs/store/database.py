@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from sqlalchemy.engine import Dialect
@@ -10,7 +10,7 @@ from sqlalchemy.engine import Dialect
 from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Change, Sighting
 from asyncjobs.store.clock import Clock
-from asyncjobs.store.turns import Step, Turn
+from asyncjobs.store.turns import Brought, Step, Turn
 
 
 class Database(Protocol):
@@ -34,17 +34,15 @@ class Database(Protocol):
         """Free every engine's lock and disconnect; twice is once."""
         ...
 
-    async def write(self, turn: Turn) -> list[Any]:
-        """Run a turn as one transaction; return what each part brings, in their order.
+    def begin(self, take: Callable[[], Turn], ended: Callable[[Turn, Brought], None], *, soon: bool) -> None:
+        """Run a turn as one transaction: what `take` returns once it can begin; one turn runs at a time.
 
-        An end brings the status written or None, steps a list of answers, an insert None, and a take
-        its rows (`seq`, `env`, then JOB_COLUMNS, in any order) and the earliest `run_at` that still waits.
-        Where an answer was lost on the way, all but claims are run again: they change nothing the second
-        time. A claim then brings StoreAnswerLost, since nobody knows what it took.
-
-        Raises:
-            StoreBusy, StoreUnreachable: nothing was done, and no part of it can be blamed.
-            StoreError: nothing of it was done.
+        With `soon` that is in the loop's next pass at the earliest. `take` may be called in another
+        thread, `ended` is called in the loop. An end brings the status written or None, steps a list of
+        answers, an insert None, and a take its rows (`seq`, `env`, then JOB_COLUMNS, in any order) and the
+        earliest `run_at` that still waits. Where an answer was lost on the way, all but claims are run
+        again: they change nothing the second time. A claim then brings StoreAnswerLost, since nobody
+        knows what it took. StoreBusy and StoreUnreachable say that no part of the turn can be blamed.
         """
         ...
 

@@ -4,10 +4,11 @@
     finish ─┼─> gathered ──turn──> one transaction ──> each caller's own answer
     claim  ─┘       (meanwhile the next turn gathers)
 
-One turn runs at a time. It starts at once when there is something to do; whatever is asked for while
-it commits goes into the next one. So a lone submit waits for nobody, and a thousand at once share a
-commit. A turn that fails is rolled back and each caller's part is run again on its own, so that
-everybody sees their own error only; where two in a row fail for a reason that is nobody's, so do the rest.
+One turn runs at a time. It starts at once when there is something to do, and takes what has gathered by
+the time that the connection is ready; whatever is asked for while it commits goes into the next one. So
+a lone submit waits for nobody, and a thousand at once share a commit. A turn that fails is rolled back
+and each caller's part is run again on its own, so that everybody sees their own error only; where two in
+a row fail for a reason that is nobody's, so do the rest.
 
 Within a turn ends come first, so that a claim can use their slots, and new jobs come before claims, so
 that whoever is woken ahead of a submission finds it.
@@ -16,9 +17,12 @@ that whoever is woken ahead of a submission finds it.
 from __future__ import annotations
 
 import asyncio
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeAlias, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from asyncjobs.errors import StoreAnswerLost, StoreBusy, StoreError, StoreUnavailable, StoreUnreachable
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 W = TypeVar("W")
 Row: TypeAlias = tuple[Any, ...]
+Kind: TypeAlias = Literal["ends", "steps", "inserts", "takes"]
 LARGEST_TURN = 1000
 CLOSE_SECONDS = 5.0
 _HOPELESS = (StoreBusy, StoreUnreachable)
@@ -75,6 +80,8 @@ class Take(NamedTuple):
 
 
 _NOBODYS_FAULT = (*_HOPELESS, Repeatable, StoreAnswerLost)
+Brought: TypeAlias = list[Any] | StoreError
+"""What each part of a turn has brought, in their order, or why nothing of it was done."""
 
 
 @dataclass(slots=True, eq=False)
@@ -121,6 +128,8 @@ class Turn:
 
     def split(self, most: int) -> tuple[Turn, Turn]:
         """Return a turn of at most so many parts of each kind, and the rest."""
+        if len(self) <= most:
+            return self, Turn()
         return self._only(slice(most)), self._only(slice(most, None))
 
     def _only(self, some: slice) -> Turn:
@@ -137,109 +146,112 @@ class Turn:
 
 
 class Turns:
-    """Gathers parts, and runs one turn of them at a time."""
+    """Gathers parts, and has the database run one turn of them at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._gathering = threading.Lock()
+        """Held while parts move: whichever thread writes takes them."""
         self._gathered = Turn()
+        self._apart: deque[Turn] = deque()
+        """Parts of a turn that failed, each to be run alone before anything else."""
         self._under_way = Turn()
-        self._wake = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
+        self._failed_in_a_row = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._open = False
 
     def start(self) -> None:
         """Run turns from now on."""
         self._open = True
-        self._running = asyncio.create_task(self._run(), name="asyncjobs store turns")
 
     async def stop(self) -> None:
         """Run what was asked for, within bounds; nothing is taken from now on."""
         self._open = False
-        running, self._running = self._running, None
-        if running is not None:
-            self._wake.set()
-            await asyncio.wait([running], timeout=CLOSE_SECONDS)
-            running.cancel()
-            await asyncio.wait([running])
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        finally:
+            left = self._left()
+            with self._gathering:
+                self._gathered = Turn()
+                self._apart.clear()
+            _refuse(left, StoreUnavailable(f"{self._database} was closed before it had answered"))
 
     async def end(self, wanted: End, read: Callable[[Any], T]) -> T:
-        """End an attempt in the next turn."""
-        part = self._part(wanted, read)
-        self._gathered.ends.append(part)
-        return await part.answer
+        """End an attempt in the next turn, which begins so late that a claim of its slot can be part of it."""
+        return await self._ask("ends", wanted, read, soon=True)
 
     async def run(self, steps: Sequence[Step], read: Callable[[list[list[Any]]], T]) -> T:
         """Run steps in the next turn.
 
         A caller that is cancelled leaves its part behind: it is run, or not, as a whole.
         """
-        part = self._part(steps, read)
-        self._gathered.steps.append(part)
-        return await part.answer
+        return await self._ask("steps", steps, read)
 
     async def insert(self, rows: Sequence[Row]) -> None:
         """Write new jobs in the next turn."""
-        part = self._part(rows, _nothing)
-        self._gathered.inserts.append(part)
-        await part.answer
+        await self._ask("inserts", rows, _nothing)
 
     async def take(self, wanted: Take, read: Callable[[Any], T]) -> T:
         """Claim jobs in the next turn."""
-        part = self._part(wanted, read)
-        self._gathered.takes.append(part)
-        return await part.answer
+        return await self._ask("takes", wanted, read)
 
     async def drain(self) -> None:
         """Return once everything that was asked for before has been run, or refused."""
-        waiting = [part.answer for part in (*self._under_way, *self._gathered)]
+        waiting = [part.answer for part in self._left()]
         if waiting:
             await asyncio.wait(waiting)
 
-    def _part(self, wanted: W, read: Callable[[Any], T]) -> Part[W, T]:
-        if self._running is None or self._running.done():
+    def _ask(self, kind: Kind, wanted: Any, read: Callable[[Any], T], *, soon: bool = False) -> asyncio.Future[T]:
+        if not self._open:
             raise StoreUnavailable(f"{self._database} is not open")
-        self._wake.set()
-        return Part(wanted, read, asyncio.get_running_loop().create_future())
+        part = Part(wanted, read, asyncio.get_running_loop().create_future())
+        with self._gathering:
+            getattr(self._gathered, kind).append(part)
+        if self._idle.is_set():
+            self._idle.clear()
+            self._database.begin(self._take, self._ended, soon=soon)
+        return part.answer
 
-    async def _run(self) -> None:
-        try:
-            while self._open or self._gathered:
-                if not self._gathered:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    continue
+    def _take(self) -> Turn:
+        """Return the turn to be run now; called by the database, maybe in a thread of its own."""
+        with self._gathering:
+            if self._apart:
+                self._under_way = self._apart.popleft()
+            else:
                 self._under_way, self._gathered = self._gathered.split(LARGEST_TURN)
-                await self._settle(self._under_way)
-        finally:
-            closed = StoreUnavailable(f"{self._database} was closed before it had answered")
-            _refuse((*self._under_way, *self._gathered), closed)
+            return self._under_way
 
-    async def _settle(self, turn: Turn) -> None:
-        error = await self._write(turn)
-        if error is None:
-            return
-        if len(turn) == 1 or isinstance(error, _HOPELESS):
-            _refuse(turn, error)
-            return
-        in_a_row = 0
-        for each in turn.apart():
-            if in_a_row < 2:
-                error = await self._write(each)
-                in_a_row = in_a_row + 1 if isinstance(error, _NOBODYS_FAULT) else 0
-            if error is not None:
-                _refuse(each, error)
+    def _ended(self, turn: Turn, brought: Brought) -> None:
+        """Answer a turn's parts, and begin the next; called by the database, in the loop."""
+        if isinstance(brought, StoreError):
+            self._failed(turn, brought)
+        else:
+            self._failed_in_a_row = 0
+            for part, its in zip(turn, brought, strict=True):
+                part.settle(its)
+        if self._apart or self._gathered:
+            self._database.begin(self._take, self._ended, soon=False)
+        else:
+            self._idle.set()
 
-    async def _write(self, turn: Turn) -> StoreError | None:
-        """Write a turn and answer its parts; return the error for which none of it was done."""
-        try:
-            brought = await self._database.write(turn)
-        except StoreError as error:
-            return error
-        except Exception as error:  # a fault of ours: whoever asked is told, and the next turn runs
-            return StoreError(f"{self._database} failed: {type(error).__name__}: {error}")
-        for part, its in zip(turn, brought, strict=True):
-            part.settle(its)
-        return None
+    def _failed(self, turn: Turn, error: StoreError) -> None:
+        if len(turn) > 1 and not isinstance(error, _HOPELESS):
+            self._failed_in_a_row = 0
+            self._apart.extend(turn.apart())
+            return
+        _refuse(turn, error)
+        self._failed_in_a_row = self._failed_in_a_row + 1 if isinstance(error, _NOBODYS_FAULT) else 0
+        if self._failed_in_a_row > 1:
+            while self._apart:
+                _refuse(self._apart.popleft(), error)
+
+    def _left(self) -> list[Part[Any, Any]]:
+        with self._gathering:
+            return [*self._under_way, *chain.from_iterable(self._apart), *self._gathered]
 
 
 def _refuse(parts: Iterable[Part[Any, Any]], error: StoreError) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine import URL, Dialect
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from asyncjobs.errors import StoreAnswerLost, StoreUnavailable, StoreUnreachable
+from asyncjobs.errors import StoreAnswerLost, StoreError, StoreUnavailable, StoreUnreachable
 from asyncjobs.model.job import EngineRecord
 from asyncjobs.store import Change, Sighting
 from asyncjobs.store.clock import ServerClock
@@ -29,7 +29,7 @@ from asyncjobs.store.postgresql.lines import Line, Source
 from asyncjobs.store.postgresql.migrating import migrate
 from asyncjobs.store.postgresql.sessions import Sessions, ask_the_time, channel, refuse_a_pooler
 from asyncjobs.store.postgresql.turning import TurnRunner
-from asyncjobs.store.turns import Repeatable, Step, Turn
+from asyncjobs.store.turns import Brought, Repeatable, Step, Turn
 
 T = TypeVar("T")
 TRY_SECONDS = 10.0
@@ -56,6 +56,7 @@ class PostgresqlDatabase:
         self._keeper = Keeper(self._source, schema=schema, sessions=self._sessions, clock=self.clock)
         self._hints = Hints(self._source, channel=channel(schema), listens=not pgbouncer, clock=self.clock)
         self._turns = TurnRunner(schema, self._sessions)
+        self._turn: asyncio.Task[None] | None = None
         self._open = False
 
     def __str__(self) -> str:
@@ -83,6 +84,9 @@ class PostgresqlDatabase:
     async def close(self) -> None:
         """Free every engine's lock and disconnect."""
         self._open = False
+        if self._turn is not None:
+            self._turn.cancel()
+            await asyncio.wait([self._turn])
         await self._hints.stop()
         await self._keeper.close()
         for line in (self._writer, *self._readers):
@@ -91,8 +95,23 @@ class PostgresqlDatabase:
 
     # --- turns ----------------------------------------------------------------------------------
 
-    async def write(self, turn: Turn) -> list[Any]:
-        """Run a turn as one transaction; return what each part brings."""
+    def begin(self, take: Callable[[], Turn], ended: Callable[[Turn, Brought], None], *, soon: bool) -> None:
+        """Run a turn as one transaction, in a task that begins in the loop's next pass."""
+        self._turn = asyncio.create_task(self._run_turn(take, ended), name="asyncjobs store turn")
+
+    async def _run_turn(self, take: Callable[[], Turn], ended: Callable[[Turn, Brought], None]) -> None:
+        turn = take()
+        brought: Brought = StoreUnavailable(f"{self} was closed before it had answered")
+        try:
+            brought = await self._write(turn)
+        except StoreError as error:
+            brought = error
+        except Exception as error:  # a fault of ours: whoever asked is told, and the next turn runs
+            brought = StoreError(f"{self} failed: {type(error).__name__}: {error}")
+        finally:
+            ended(turn, brought)
+
+    async def _write(self, turn: Turn) -> list[Any]:
         self._insist_on_open()
         lost: StoreAnswerLost | None = None
         deadline = time.monotonic() + TRY_SECONDS

@@ -12,6 +12,9 @@ import sqlite3
 
 import aiosqlite
 
+from asyncjobs.errors import StoreError
+from asyncjobs.store.sqlite.writer import Writer
+
 PAGE_BYTES = 2048
 """A lone new job changes five pages, which the log takes whole: half of SQLite's own size makes it a tenth quicker."""
 PAGES = 8000
@@ -27,16 +30,15 @@ _CHECKPOINT = "PRAGMA wal_checkpoint(PASSIVE)"
 class Checkpoints:
     """Counts what the writer writes, roughly, and copies the log when that is enough."""
 
-    def __init__(self, writer: aiosqlite.Connection, beside: aiosqlite.Connection) -> None:
+    def __init__(self, writer: Writer, beside: aiosqlite.Connection) -> None:
         self._writer = writer
         self._beside = beside
         self._rows = 0
         self._pages = 0.0
         self._running: asyncio.Task[None] | None = None
 
-    def count(self) -> None:
-        """Count a turn that the writer has committed."""
-        rows = self._writer.total_changes
+    def count(self, rows: int) -> None:
+        """Count a turn of the writer's, which has changed so many rows since the beginning."""
         self._pages += PAGES_A_TURN + (rows - self._rows) % 2**32 / ROWS_A_PAGE  # SQLite counts in 32 bits
         self._rows = rows
         if self._pages >= PAGES and (self._running is None or self._running.done()):
@@ -56,6 +58,6 @@ class Checkpoints:
                 await self._beside.execute_fetchall(_CHECKPOINT)
                 if self._pages < PAGES / 16:
                     break
-            await self._writer.execute_fetchall(_CHECKPOINT)
-        except sqlite3.Error:
+            await self._writer.run(_CHECKPOINT)
+        except (sqlite3.Error, StoreError):
             pass  # the log stays, and is copied when as much again is written, or by SQLite itself

@@ -6,8 +6,9 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,12 @@ from asyncjobs.store.clock import MachineClock
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.sqlite import file_systems
 from asyncjobs.store.sqlite.checkpoints import PAGE_BYTES, PAGES_AT_MOST, Checkpoints
-from asyncjobs.store.sqlite.connection import BEGIN, Steps, TurnConnection, plain
+from asyncjobs.store.sqlite.connection import BEGIN, OwnConnection, is_busy, plain, steps_in_one
 from asyncjobs.store.sqlite.locks import EngineLocks
-from asyncjobs.store.turns import Step, Turn
+from asyncjobs.store.sqlite.writer import BUSY_SECONDS, LONGEST_BUSY_SECONDS, Writer
+from asyncjobs.store.turns import Brought, Step, Turn
 from asyncjobs.threads import in_thread
 
-BUSY_SECONDS = 5.0
-LONGEST_BUSY_SECONDS = 20.0
 WATCH_SECONDS = 0.1
 _RACY_NANOSECONDS = 20_000_000
 _DIALECT: Dialect = sqlite.dialect(paramstyle="qmark")  # type: ignore[no-untyped-call, unused-ignore]
@@ -47,7 +47,7 @@ class SqliteDatabase:
         self._synchronous = synchronous
         self._engine: AsyncEngine | None = None
         self._held: list[AsyncConnection] = []
-        self._writer: aiosqlite.Connection | None = None
+        self._writer: Writer | None = None
         self._reader: aiosqlite.Connection | None = None
         self._checkpoints: Checkpoints | None = None
         self._data_version = 0
@@ -62,13 +62,14 @@ class SqliteDatabase:
         self._engine = create_async_engine(
             URL.create("sqlite+aiosqlite", database=str(self.path)),
             poolclass=NullPool,
-            connect_args={"factory": TurnConnection, "isolation_level": None, "timeout": BUSY_SECONDS},
+            connect_args={"factory": OwnConnection, "isolation_level": None, "timeout": BUSY_SECONDS},
         )
         try:
-            self._writer = await self._connect()
-            await self._insist(self._prepare)
-            await self._insist(self._migrate)
-            await self._insist(self._prove_writable)
+            connection = await self._connect()
+            await self._insist(partial(self._prepare, connection))
+            await self._insist(partial(self._migrate, connection))
+            await self._insist(partial(self._prove_writable, connection))
+            self._writer = Writer(connection, translated=self.translated, written=self._count)
             self._reader = await self._connect()
             self._checkpoints = Checkpoints(self._writer, await self._connect())
         except BaseException:
@@ -99,37 +100,33 @@ class SqliteDatabase:
     async def close(self) -> None:
         """Close the connections; the last process to do so folds the log into the file."""
         self.locks.let_go_all()
-        self._writer = self._reader = None
+        writer, self._writer, self._reader = self._writer, None, None
         async with AsyncExitStack() as closing:  # all of it, though we be cancelled over one
             if self._engine is not None:
                 closing.push_async_callback(self._engine.dispose)
             for connection in self._held:
                 closing.push_async_callback(connection.close)
+            if writer is not None:
+                closing.push_async_callback(writer.close)
             if self._checkpoints is not None:
                 closing.push_async_callback(self._checkpoints.close)
             self._engine, self._checkpoints, self._held = None, None, []
 
-    async def write(self, turn: Turn) -> list[Any]:
-        """Run a turn as one transaction; return what each part brings.
-
-        A file that others keep locked is waited for, far longer than any of them should take.
-        """
-        deadline = time.monotonic() + LONGEST_BUSY_SECONDS
-        while True:
-            try:
-                return await self._write(turn)
-            except StoreError:
-                raise
-            except Exception as error:
-                if not _is_busy(error) or time.monotonic() > deadline:
-                    raise self.translated(error) from error
+    def begin(self, take: Callable[[], Turn], ended: Callable[[Turn, Brought], None], *, soon: bool) -> None:
+        """Run a turn as one transaction."""
+        if self._writer is None:
+            raise StoreUnavailable(f"{self} is closed")
+        if soon:
+            asyncio.get_running_loop().call_soon(self._writer.begin, take, ended)
+        else:
+            self._writer.begin(take, ended)
 
     async def read(self, steps: Sequence[Step]) -> list[list[Any]]:
         """Run reading steps as one transaction, beside whatever is being written."""
         if self._reader is None:
             raise StoreUnavailable(f"{self} is closed")
         try:
-            return await self._reader.execute_fetchall("BEGIN", Steps(steps))  # type: ignore[return-value]
+            return await _in_one(self._reader, "BEGIN", steps)
         except Exception as error:
             raise self.translated(error) from error
 
@@ -190,18 +187,13 @@ class SqliteDatabase:
     async def _others_committed(self) -> bool:
         if self._writer is None:
             raise StoreUnavailable(f"{self} is closed")
-        [(version,)] = await self._writer.execute_fetchall("PRAGMA data_version")
+        [(version,)] = await self._writer.run("PRAGMA data_version")
         before, self._data_version = self._data_version, version
         return version != before  # type: ignore[no-any-return]
 
-    async def _write(self, work: Turn | Steps) -> list[Any]:
-        if self._writer is None:
-            raise StoreUnavailable(f"{self} is closed")
-        # For the parameters of a statement: the connection runs it as the transaction that this begins.
-        brought = await self._writer.execute_fetchall(BEGIN, work)
+    def _count(self, rows: int) -> None:
         if self._checkpoints is not None:
-            self._checkpoints.count()
-        return brought  # type: ignore[return-value]
+            self._checkpoints.count(rows)
 
     async def _connect(self) -> aiosqlite.Connection:
         assert self._engine is not None
@@ -222,30 +214,29 @@ class SqliteDatabase:
             try:
                 await step()
             except sqlite3.Error as error:
-                if not _is_busy(error) or time.monotonic() > deadline:
+                if not is_busy(error) or time.monotonic() > deadline:
                     raise self.translated(error) from error
                 await asyncio.sleep(0.02)
             else:
                 return
 
-    async def _prepare(self) -> None:
-        assert self._writer is not None
+    async def _prepare(self, connection: aiosqlite.Connection) -> None:
         if sqlite3.sqlite_version_info < (3, 35):
             raise StoreUnavailable(f"SQLite 3.35 or newer is needed, this Python has {sqlite3.sqlite_version}")
-        await self._writer.execute_fetchall(f"PRAGMA synchronous = {self._synchronous}")
-        await self._writer.execute_fetchall(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
-        await self._writer.execute_fetchall(f"PRAGMA wal_autocheckpoint = {PAGES_AT_MOST}")
-        [(mode,)] = await self._writer.execute_fetchall("PRAGMA journal_mode = WAL")
+        await connection.execute_fetchall(f"PRAGMA synchronous = {self._synchronous}")
+        await connection.execute_fetchall(f"PRAGMA page_size = {PAGE_BYTES}")  # of a new file
+        await connection.execute_fetchall(f"PRAGMA wal_autocheckpoint = {PAGES_AT_MOST}")
+        [(mode,)] = await connection.execute_fetchall("PRAGMA journal_mode = WAL")
         if mode != "wal":
             raise StoreUnavailable(
                 f"{self} can't be used in WAL mode (it stays in {mode!r}): put it on a local file system"
             )
 
-    async def _migrate(self) -> None:
+    async def _migrate(self, connection: aiosqlite.Connection) -> None:
         """Bring the schema up to date in one transaction; of several starters one does it."""
         steps = await in_thread(migrations, "sqlite", name="asyncjobs migrations")
         known = steps[-1][0]
-        version = await self._version()
+        version = await self._version(connection)
         if version > known:
             raise SchemaMismatch(version, known, str(self))
         if version == known:
@@ -269,27 +260,28 @@ class SqliteDatabase:
             )
             script += [Step(statement, [()]) for statement in statements]
         try:
-            await self._write(Steps(script))
+            await _in_one(connection, BEGIN, script)
         except sqlite3.IntegrityError:
-            await self._migrate()
+            await self._migrate(connection)
 
-    async def _prove_writable(self) -> None:
-        await self._write(Steps([Step("DELETE FROM asyncjobs_schema WHERE version < 0", [()])]))
+    async def _prove_writable(self, connection: aiosqlite.Connection) -> None:
+        await _in_one(connection, BEGIN, [Step("DELETE FROM asyncjobs_schema WHERE version < 0", [()])])
 
-    async def _version(self) -> int:
-        assert self._writer is not None
-        found = await self._writer.execute_fetchall("SELECT 1 FROM sqlite_master WHERE name = 'asyncjobs_schema'")
+    async def _version(self, connection: aiosqlite.Connection) -> int:
+        found = await connection.execute_fetchall("SELECT 1 FROM sqlite_master WHERE name = 'asyncjobs_schema'")
         if not found:
             return 0
-        [(version,)] = await self._writer.execute_fetchall("SELECT max(version) FROM asyncjobs_schema")
+        [(version,)] = await connection.execute_fetchall("SELECT max(version) FROM asyncjobs_schema")
         return version or 0
 
     def translated(self, error: BaseException) -> StoreError:
         """Return what the driver said as an error that says what to do."""
         if isinstance(error, StoreError):
             return error
-        if not isinstance(error, sqlite3.Error | OSError):  # such as a number of more than 64 bits
+        if isinstance(error, OverflowError | ValueError):  # such as a number of more than 64 bits
             return StoreError(f"{self} can't take a value: {error}")
+        if not isinstance(error, sqlite3.Error | OSError):  # a fault of ours
+            return StoreError(f"{self} failed: {type(error).__name__}: {error}")
         words = str(error)
         if "not a database" in words or "malformed" in words:
             return StoreCorrupt(
@@ -304,7 +296,7 @@ class SqliteDatabase:
             return StoreUnavailable(
                 f"{self} has other tables by our names ({words}): give the jobs a file of their own"
             )
-        if _is_busy(error):
+        if is_busy(error):
             return StoreBusy(
                 f"{self} was kept locked by another transaction for {LONGEST_BUSY_SECONDS:g} s: commit or end "
                 "it first; what is to be part of it is submitted by client.within(...)"
@@ -312,5 +304,6 @@ class SqliteDatabase:
         return StoreUnavailable(f"{self}: {words}")
 
 
-def _is_busy(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+async def _in_one(connection: aiosqlite.Connection, begin: str, steps: Sequence[Step]) -> list[list[Any]]:
+    run = partial(steps_in_one, begin=begin, steps=steps)
+    return await connection.execute_fetchall("", run)  # type: ignore[return-value]

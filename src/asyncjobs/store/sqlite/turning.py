@@ -1,0 +1,86 @@
+"""How a turn is run: each statement once for each of its rows, all between BEGIN IMMEDIATE and COMMIT."""
+
+from __future__ import annotations
+
+import sqlite3
+from functools import partial
+from typing import Any
+
+from asyncjobs.store.sqlite.connection import BEGIN, plain, run_steps, transacted
+from asyncjobs.store.sqlite.statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
+from asyncjobs.store.statements import INSERT_JOB
+from asyncjobs.store.turns import End, Row, Take, Turn
+
+_INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
+_INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
+_FINISH, _spread_end = plain(FINISH.sql)
+
+
+def run_turn(connection: sqlite3.Connection, turn: Turn) -> list[Any]:
+    """Run a turn as one transaction; return what each part brings."""
+    if len(turn) == 1 and turn.inserts and len(turn.inserts[0].wanted) == 1:
+        connection.cursor().execute(_INSERT, turn.inserts[0].wanted[0])  # a transaction by itself
+        return [None]
+    return transacted(connection, BEGIN, partial(_run_parts, turn))
+
+
+def _run_parts(turn: Turn, cursor: sqlite3.Cursor) -> list[Any]:
+    brought: list[Any] = _end([part.wanted for part in turn.ends], cursor)
+    brought += [run_steps(part.wanted, cursor) for part in turn.steps]
+    if turn.inserts:
+        cursor.executemany(_INSERT, [row for part in turn.inserts for row in part.wanted])
+        brought += [None] * len(turn.inserts)
+    brought += [_take(cursor, part.wanted) for part in turn.takes]
+    return brought
+
+
+def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
+    """End attempts, all at once where each fence holds, which is nearly always; else one by one."""
+    if len(ends) < 2:
+        return [_end_one(cursor, end) for end in ends]
+    cursor.executemany(_FINISH, [_spread_end(end.fenced) for end in ends])
+    if cursor.rowcount != len(ends):
+        # Nothing else was done in this transaction yet: ends come first.
+        cursor.execute("ROLLBACK")
+        cursor.execute(BEGIN)
+        return [_end_one(cursor, end) for end in ends]
+    cursor.executemany(_INSERT_ATTEMPT, [end.attempt for end in ends])
+    return [_status_written(cursor, end) for end in ends]
+
+
+def _end_one(cursor: sqlite3.Cursor, end: End) -> str | None:
+    if not cursor.execute(_FINISH, _spread_end(end.fenced)).rowcount:
+        return None
+    cursor.execute(_INSERT_ATTEMPT, end.attempt)
+    return _status_written(cursor, end)
+
+
+def _status_written(cursor: sqlite3.Cursor, end: End) -> str:
+    """Return the status that was written, which may be another only where PENDING was asked for.
+
+    (RETURNING would say it too, and costs as much as the whole update.)
+    """
+    if end.status != "PENDING":
+        return end.status
+    job_id, attempt = end.attempt[:2]
+    [(status,)] = _run(cursor, STATUS_NOW.sql, (job_id, attempt)).fetchall()
+    return status  # type: ignore[no-any-return]
+
+
+def _take(cursor: sqlite3.Cursor, take: Take) -> tuple[list[Row], int | None]:
+    name, limit, engine_id, now, max_running = take
+    if max_running is not None:  # exact: nobody else writes meanwhile
+        [(running,)] = _run(cursor, RUNNING_OF.sql, (name,)).fetchall()
+        if max_running - running < limit:
+            limit = max(0, max_running - running)
+            return _run(cursor, CLAIM.sql, (name, limit, engine_id, now)).fetchall(), None
+    rows = _run(cursor, CLAIM.sql, (name, limit, engine_id, now)).fetchall()
+    if len(rows) == limit:  # there may be more that are due
+        return rows, now
+    [(next_run_at,)] = _run(cursor, NEXT_RUN_AT.sql, (name,)).fetchall()
+    return rows, next_run_at
+
+
+def _run(cursor: sqlite3.Cursor, sql: str, row: Row) -> sqlite3.Cursor:
+    text, spread = plain(sql)
+    return cursor.execute(text, spread(row))
