@@ -3,7 +3,8 @@
     uv run benchmarks/bare.py [--rounds 3]
 
 The bare engine claims and ends jobs by our own turns and statements, and runs each in a task of its own, `inline` in
-another one or by a message to a process that waits (`reuse`). It checks, times, tells, watches and recovers nothing.
+another one, by a message to a process that waits (`reuse`), or in a copy of a template, with pipes for what it prints
+(`fork`). It checks, times, tells, watches and recovers nothing.
 So its rate is what the store, the processors' ways to each other and asyncio leave to any engine that makes our
 promises; our ratio to it is what all the rest costs.
 """
@@ -12,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
+import os
 import socket
 import statistics
 import sys
@@ -43,6 +46,45 @@ import json, socket, sys
 end = socket.socket(fileno=int(sys.argv[1]))
 while asked := end.recv(65536):
     end.send(json.dumps(json.loads(asked)["n"]).encode())
+"""
+
+_TEMPLATE = """
+import json, os, signal, socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+woken, wake = os.pipe()
+for each in (woken, wake):
+    os.set_blocking(each, False)
+signal.signal(signal.SIGCHLD, lambda *_: None)
+signal.set_wakeup_fd(wake)
+import select
+poll = select.poll()
+for each in (control.fileno(), woken):
+    poll.register(each, select.POLLIN)
+numbers = {}
+while True:
+    for ready, _ in poll.poll():
+        if ready == woken:
+            os.read(woken, 4096)
+            while numbers:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                if not pid:
+                    break
+                control.send(b"%d,%d,%d;" % (numbers.pop(pid), status, usage.ru_maxrss))
+            continue
+        asked, fds, _, _ = socket.recv_fds(control, 8, 3)
+        if not asked:
+            os._exit(0)
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            signal.set_wakeup_fd(-1)
+            os.dup2(fds[1], 1)
+            os.dup2(fds[2], 2)
+            os.write(fds[0], json.dumps(json.loads(os.read(fds[0], 65536))["n"]).encode())
+            os._exit(0)
+        numbers[pid] = int(asked)
+        for each in fds:
+            os.close(each)
 """
 
 
@@ -98,6 +140,55 @@ async def warm(slots: int) -> AsyncIterator[Work]:
         await process.wait()
 
 
+@asynccontextmanager
+async def forking() -> AsyncIterator[Work]:
+    """Give what has a copy of a template run the no-op job."""
+    loop = asyncio.get_running_loop()
+    ended: dict[int, asyncio.Future[int]] = {}
+    numbers = itertools.count(10_000_000)
+    control, far = socket.socketpair()
+    template = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", "-S", "-c", _TEMPLATE, str(far.fileno()), pass_fds=(far.fileno(),)
+    )
+    far.close()
+    control.setblocking(False)
+    unread = b""
+
+    def readable() -> None:
+        nonlocal unread
+        *whole, unread = (unread + control.recv(65536)).split(b";")
+        for each in whole:
+            number, status, _ = map(int, each.split(b","))
+            ended.pop(number).set_result(status)
+
+    async def work(params: str) -> str:
+        number = next(numbers)
+        near, channel = socket.socketpair()
+        (stdout, its_stdout), (stderr, its_stderr) = os.pipe(), os.pipe()
+        near.send(params.encode())
+        ended[number] = end = loop.create_future()
+        socket.send_fds(control, [b"%d" % number], [channel.fileno(), its_stdout, its_stderr])
+        channel.close()
+        os.close(its_stdout)
+        os.close(its_stderr)
+        try:
+            assert await end == 0
+            assert os.read(stdout, 65536) == os.read(stderr, 65536) == b""
+            return near.recv(65536).decode()
+        finally:
+            near.close()
+            os.close(stdout)
+            os.close(stderr)
+
+    loop.add_reader(control, readable)
+    for _ in range(20):  # until it is up
+        await work('{"n": 1}')
+    yield work
+    loop.remove_reader(control)
+    control.close()
+    await template.wait()
+
+
 async def bare_drain(url: str, name: str, count: int, slots: int, work: Work) -> float:
     """Return jobs a second of `count` that wait under a name, run by a bare engine."""
     database = database_at(url, Settings())
@@ -151,7 +242,7 @@ async def both(definition: JobDefinition[..., int], count: int, new: Callable[[P
         if definition.isolation == "inline":
             bare = await bare_drain(address, definition.name, count, slots, inline)
         else:
-            async with warm(slots) as work:
+            async with forking() if definition.isolation == "fork" else warm(slots) as work:
                 bare = await bare_drain(address, definition.name, count, slots, work)
         return bare, await drain(definition, count, new=new)(Path(folder))
 
@@ -163,6 +254,7 @@ async def main(rounds: int) -> None:
         rows = {
             "SQLite, `inline`, 8 slots": (jobs.inline, 8000, url),
             "SQLite, `reuse`, 8 slots": (jobs.with_slots("reuse", 8), 5000, url),
+            "SQLite, `fork`, 8 slots": (jobs.with_slots("fork", 8), 1000, url),
             "PostgreSQL, `inline`, 20 slots": (jobs.inline_20, 6000, lambda _: databases.create()),
             "PostgreSQL, `reuse`, 20 slots": (jobs.with_slots("reuse", 20), 5000, lambda _: databases.create()),
         }

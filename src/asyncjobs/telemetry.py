@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, assert_never
+
+from msgspec import Struct
 
 from asyncjobs.errors import StoreAnswerLost, StoreBusy, StoreUnreachable
 
@@ -21,8 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("asyncjobs")
 
 
-@dataclass(frozen=True, slots=True)
-class JobSubmitted:
+class JobSubmitted(Struct, frozen=True):
     """The job is in the store; of many submitted at once some may have begun by the time this is told.
 
     Of those a call that is cancelled may tell only some.
@@ -31,15 +31,13 @@ class JobSubmitted:
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class JobStarted:
+class JobStarted(Struct, frozen=True):
     """An attempt was claimed and begins."""
 
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class JobOutput:
+class JobOutput(Struct, frozen=True):
     """A piece of what a job's process printed; `stream` is `stdout` or `stderr`."""
 
     job: Job
@@ -47,16 +45,14 @@ class JobOutput:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobProgressed:
+class JobProgressed(Struct, frozen=True):
     """A job has said how far it is, or has updated its details; `progress` has both."""
 
     job: Job
     progress: Progress
 
 
-@dataclass(frozen=True, slots=True)
-class JobRetryScheduled:
+class JobRetryScheduled(Struct, frozen=True):
     """An attempt ended with a transient error; the next is due at `run_at`."""
 
     job: Job
@@ -64,61 +60,53 @@ class JobRetryScheduled:
     run_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class JobInterrupted:
+class JobInterrupted(Struct, frozen=True):
     """An attempt ended through no fault of the job's; it is PENDING again."""
 
     job: Job
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class JobFinished:
+class JobFinished(Struct, frozen=True):
     """An end was written by this process; `job` is the record, without its `attempts` (`client.get` has them)."""
 
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseLost:
+class LeaseLost(Struct, frozen=True):
     """An attempt's end arrived too late to count: the row had moved on, and stays as it is."""
 
     job: Job
     outcome: str
 
 
-@dataclass(frozen=True, slots=True)
-class LeftoversKilled:
+class LeftoversKilled(Struct, frozen=True):
     """A job's process left others behind; they were killed."""
 
     job: Job
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class SlotHeld:
+class SlotHeld(Struct, frozen=True):
     """What ran an attempt could not be ended; it keeps its slot until it is gone, the job's end is written."""
 
     job: Job
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStarted:
+class EngineStarted(Struct, frozen=True):
     """An engine is open and claims jobs of `names`."""
 
     engine_id: str
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStopped:
+class EngineStopped(Struct, frozen=True):
     """An engine has ended; nothing of it is left running but threads of `inline` that can't be ended."""
 
     engine_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class EngineRescued:
+class EngineRescued(Struct, frozen=True):
     """Another engine was found dead, and `count` jobs of its were given back."""
 
     engine_id: str
@@ -126,16 +114,14 @@ class EngineRescued:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class EngineCutOff:
+class EngineCutOff(Struct, frozen=True):
     """The engine has lost touch with the database, or was taken for dead: it ends what it runs, for others to run."""
 
     engine_id: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TaskCrashed:
+class TaskCrashed(Struct, frozen=True):
     """Something that an engine does by itself has failed: it is tried again, or the engine fails when `final`."""
 
     task: str
@@ -143,8 +129,7 @@ class TaskCrashed:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StartPaused:
+class StartPaused(Struct, frozen=True):
     """A process could not be started for want of resources; the worker tries again after `seconds`."""
 
     name: str
@@ -152,16 +137,14 @@ class StartPaused:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ForkUnsafe:
+class ForkUnsafe(Struct, frozen=True):
     """A module can't be forked after its import, for the `problem`: its jobs get fresh interpreters."""
 
     module: str
     problem: str
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentBuilding:
+class EnvironmentBuilding(Struct, frozen=True):
     """An environment for jobs is being built; `log_path` grows meanwhile."""
 
     python_version: str | None
@@ -169,8 +152,7 @@ class EnvironmentBuilding:
     log_path: str
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentBuilt:
+class EnvironmentBuilt(Struct, frozen=True):
     """An environment for jobs is complete, in `folder`, after `seconds`."""
 
     requirements: tuple[str, ...]
@@ -178,8 +160,7 @@ class EnvironmentBuilt:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class VariableIgnored:
+class VariableIgnored(Struct, frozen=True):
     """A variable of the environment looks like a setting and is none; `nearest` is the one likely meant, or None."""
 
     variable: str

@@ -71,11 +71,11 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
         params_json=params_json,
         key=definition.key,
         priority=definition.priority,
-        timeout=_or(definition.timeout, settings.timeout),
-        kill_grace=_or(definition.kill_grace, settings.kill_grace),
-        max_retries=_or(definition.max_retries, settings.max_retries),
-        retry_delay=_or(definition.retry_delay, settings.retry_delay),
-        retry_max_delay=_or(definition.retry_max_delay, settings.retry_max_delay),
+        timeout=settings.timeout if definition.timeout is None else definition.timeout,
+        kill_grace=settings.kill_grace if definition.kill_grace is None else definition.kill_grace,
+        max_retries=settings.max_retries if definition.max_retries is None else definition.max_retries,
+        retry_delay=settings.retry_delay if definition.retry_delay is None else definition.retry_delay,
+        retry_max_delay=settings.retry_max_delay if definition.retry_max_delay is None else definition.retry_max_delay,
         # The millisecond that the id begins with, so that the two can't disagree.
         created_at=_EPOCH + timedelta(milliseconds=made.int >> 80),
         run_at=run_at,
@@ -92,7 +92,3 @@ def _in_utc(moment: datetime) -> datetime:
 
 def _invalid(definition: JobDefinition[..., Any], error: codec.CodecError) -> InvalidParams:
     return InvalidParams(definition.name, error.parameter, error.problem)
-
-
-def _or(chosen: Any, default: Any) -> Any:
-    return default if chosen is None else chosen

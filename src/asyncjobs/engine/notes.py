@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from asyncjobs.errors import StoreError
@@ -101,8 +102,7 @@ class NoteWriter:
         self.written(backlog.job.id)
 
 
-@dataclass(slots=True, eq=False)
-class AttemptNotes:
+class AttemptNotes(Struct, eq=False):
     """Takes the notes of one attempt."""
 
     _writer: NoteWriter

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from msgspec import Struct
+
 from asyncjobs.definition import JobDefinition
 from asyncjobs.engine.ends import Ends
 from asyncjobs.engine.notes import AttemptNotes, NoteWriter
@@ -41,8 +43,7 @@ LAST_WRITE_SECONDS = 2.0
 LONGEST_SLEEP = 3600.0
 
 
-@dataclass(slots=True)
-class Running:
+class Running(Struct, eq=False):
     """An attempt of this engine's, from its claim until its end is written."""
 
     claimed: Claimed

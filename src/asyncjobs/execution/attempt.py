@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from asyncjobs.execution import Asked, Ended, Notes
 from asyncjobs.execution.inside.wire import FrameError
@@ -34,16 +35,18 @@ R = TypeVar("R")
 _EXIT_BOUND = 2.0  # seconds for the exit after the reply, though the grace be shorter
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(Struct, frozen=True, eq=False, kw_only=True):
     """What is to be run, until when (`deadline`, by the loop's clock), and who is told what."""
 
     job: Job
     definition: JobDefinition[..., object]
-    env: dict[str, str] = field(repr=False)
+    env: dict[str, str]
     asked: Asked
     notes: Notes
     deadline: float | None
+
+    def __repr__(self) -> str:
+        return f"Order({self.job!r})"  # its variables are nobody's to see
 
 
 class ProcessAttempt:

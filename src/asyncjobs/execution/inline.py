@@ -15,8 +15,9 @@ import contextvars
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from asyncjobs import codec, large
 from asyncjobs.context import JobContext, inline_context
@@ -69,8 +70,7 @@ class InlineRunner:
         """Do nothing: nothing is started ahead of need."""
 
 
-@dataclass(slots=True)
-class _Attempt:
+class _Attempt(Struct, eq=False):
     job: Job
     definition: JobDefinition[..., object]
     result_limit: int

@@ -108,8 +108,7 @@ class News:
     more: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True, gc=False):
     """A hint at what another process has changed.
 
     Jobs of the names `due` wait for a claim now or later (None is any name), somebody asked a running

@@ -99,7 +99,7 @@ class SqlStore:
             jobs = await _completed(found, submissions, self.insert)
         else:
             await self._turns.insert(rows)
-        self._database.tell(Change(due=frozenset(job.name for job in jobs)))
+        self._database.tell(Change(due=frozenset([job.name for job in jobs])))
         return jobs
 
     async def insert_within(self, transaction: Any, submissions: Sequence[Submission]) -> list[Job]:

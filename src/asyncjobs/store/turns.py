@@ -20,9 +20,10 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+
+from msgspec import Struct
 
 from asyncjobs.errors import StoreAnswerLost, StoreBusy, StoreError, StoreUnavailable, StoreUnreachable
 
@@ -84,8 +85,7 @@ Brought: TypeAlias = list[Any] | StoreError
 """What each part of a turn has brought, in their order, or why nothing of it was done."""
 
 
-@dataclass(slots=True, eq=False)
-class Part(Generic[W, T]):
+class Part(Struct, Generic[W, T], eq=False):
     """What one caller wants in a turn, and how what comes of it becomes the caller's answer."""
 
     wanted: W
@@ -110,14 +110,13 @@ class Part(Generic[W, T]):
             self.answer.set_exception(error)
 
 
-@dataclass(slots=True, eq=False)
-class Turn:
+class Turn(Struct, eq=False):
     """The parts that share a transaction, by kind and in the order in which they are run."""
 
-    ends: list[Part[End, Any]] = field(default_factory=list["Part[End, Any]"])
-    steps: list[Part[Sequence[Step], Any]] = field(default_factory=list["Part[Sequence[Step], Any]"])
-    inserts: list[Part[Sequence[Row], Any]] = field(default_factory=list["Part[Sequence[Row], Any]"])
-    takes: list[Part[Take, Any]] = field(default_factory=list["Part[Take, Any]"])
+    ends: list[Part[End, Any]] = []
+    steps: list[Part[Sequence[Step], Any]] = []
+    inserts: list[Part[Sequence[Row], Any]] = []
+    takes: list[Part[Take, Any]] = []
 
     def __iter__(self) -> Iterator[Part[Any, Any]]:
         for parts in (self.ends, self.steps, self.inserts, self.takes):
