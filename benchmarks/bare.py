@@ -1,272 +1,115 @@
-"""Print how our drains compare with those of an engine that has nothing in it, on the same store and in turns.
+"""Print how we compare with an engine that has nothing in it, on the same store and in turns.
 
     uv run benchmarks/bare.py [--rounds 3]
 
-The bare engine claims and ends jobs by our own turns and statements, and runs each in a task of its own, `inline` in
-another one, by a message to a process that waits (`reuse`), or in a copy of a template, with pipes for what it prints
-(`fork`). It checks, times, tells, watches and recovers nothing.
-So its rate is what the store, the processors' ways to each other and asyncio leave to any engine that makes our
-promises; our ratio to it is what all the rest costs.
+`bare_engine.py` claims and ends jobs by our own turns and statements, and checks, times, tells, watches and recovers
+nothing. So its figure is what the store, the processors' ways to each other and asyncio leave to any engine that makes
+our promises; our ratio to it is what all the rest costs.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
-import json
-import os
-import socket
 import statistics
 import sys
 import tempfile
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
+import bare_engine
 import jobs
-from run import drain, url
+from run import drain, fifty_at_once, in_bulk, latency, one_by_one, url
 
-from asyncjobs import JobClient, Settings
+from asyncjobs import JobClient
 from asyncjobs.definition import JobDefinition
-from asyncjobs.store.addresses import database_at
-from asyncjobs.store.rows import JOB_COLUMNS
-from asyncjobs.store.turns import End, Take, Turns
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from postgres import Databases, PostgresServer
 
-Work = Callable[[str], Awaitable[str]]
-_FOUND = ("seq", "env", *JOB_COLUMNS)
-_ECHO = """
-import json, socket, sys
-end = socket.socket(fileno=int(sys.argv[1]))
-while asked := end.recv(65536):
-    end.send(json.dumps(json.loads(asked)["n"]).encode())
-"""
-
-_TEMPLATE = """
-import json, os, signal, socket, sys
-control = socket.socket(fileno=int(sys.argv[1]))
-woken, wake = os.pipe()
-for each in (woken, wake):
-    os.set_blocking(each, False)
-signal.signal(signal.SIGCHLD, lambda *_: None)
-signal.set_wakeup_fd(wake)
-import select
-poll = select.poll()
-for each in (control.fileno(), woken):
-    poll.register(each, select.POLLIN)
-numbers = {}
-while True:
-    for ready, _ in poll.poll():
-        if ready == woken:
-            os.read(woken, 4096)
-            while numbers:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-                if not pid:
-                    break
-                control.send(b"%d,%d,%d;" % (numbers.pop(pid), status, usage.ru_maxrss))
-            continue
-        asked, fds, _, _ = socket.recv_fds(control, 8, 3)
-        if not asked:
-            os._exit(0)
-        pid = os.fork()
-        if pid == 0:
-            os.setsid()
-            signal.set_wakeup_fd(-1)
-            os.dup2(fds[1], 1)
-            os.dup2(fds[2], 2)
-            os.write(fds[0], json.dumps(json.loads(os.read(fds[0], 65536))["n"]).encode())
-            os._exit(0)
-        numbers[pid] = int(asked)
-        for each in fds:
-            os.close(each)
-"""
+New = Callable[[Path], str]
+Measure = Callable[[Path], Awaitable[float]]
 
 
-async def inline(params: str) -> str:
-    """Run the no-op job in a task of its own."""
-    task = asyncio.create_task(_no_op(**json.loads(params)))
-    await asyncio.sleep(0)
-    return json.dumps(task.result())
+class Row(NamedTuple):
+    """Two ways to measure the same; each is given a folder of its own."""
+
+    unit: str
+    bare: Measure
+    ours: Measure
 
 
-async def _no_op(n: int) -> int:
-    return n
+def on_new(new: New, measure: Callable[..., Awaitable[float]], *wanted: float) -> Measure:
+    """Return what measures on a new database."""
+    return lambda folder: measure(new(folder), *wanted)
 
 
-@asynccontextmanager
-async def warm(slots: int) -> AsyncIterator[Work]:
-    """Give what has one of so many processes run the no-op job."""
-    loop = asyncio.get_running_loop()
-    waiting: dict[int, asyncio.Future[bytes]] = {}
-    free: list[socket.socket] = []
-    processes: list[asyncio.subprocess.Process] = []
+def drained(definition: JobDefinition[..., int], count: int, new: New = url) -> Row:
+    """Return how both drain so many jobs that wait."""
 
-    def readable(end: socket.socket) -> None:
-        waiting.pop(end.fileno()).set_result(end.recv(65536))
-
-    async def work(params: str) -> str:
-        end = free.pop()
-        answer = waiting[end.fileno()] = loop.create_future()
-        end.send(params.encode())
-        try:
-            return (await answer).decode()
-        finally:
-            free.append(end)
-
-    for _ in range(slots):
-        near, far = socket.socketpair()
-        near.setblocking(False)
-        processes.append(
-            await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", "-c", _ECHO, str(far.fileno()), pass_fds=(far.fileno(),)
-            )
-        )
-        far.close()
-        loop.add_reader(near, readable, near)
-        free.append(near)
-    for _ in range(200):  # until each is up
-        await asyncio.gather(*(work('{"n": 1}') for _ in range(slots)))
-    yield work
-    for near in free:
-        loop.remove_reader(near)
-        near.close()
-    for process in processes:
-        await process.wait()
-
-
-@asynccontextmanager
-async def forking() -> AsyncIterator[Work]:
-    """Give what has a copy of a template run the no-op job."""
-    loop = asyncio.get_running_loop()
-    ended: dict[int, asyncio.Future[int]] = {}
-    numbers = itertools.count(10_000_000)
-    control, far = socket.socketpair()
-    template = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-S", "-c", _TEMPLATE, str(far.fileno()), pass_fds=(far.fileno(),)
-    )
-    far.close()
-    control.setblocking(False)
-    unread = b""
-
-    def readable() -> None:
-        nonlocal unread
-        *whole, unread = (unread + control.recv(65536)).split(b";")
-        for each in whole:
-            number, status, _ = map(int, each.split(b","))
-            ended.pop(number).set_result(status)
-
-    async def work(params: str) -> str:
-        number = next(numbers)
-        near, channel = socket.socketpair()
-        (stdout, its_stdout), (stderr, its_stderr) = os.pipe(), os.pipe()
-        near.send(params.encode())
-        ended[number] = end = loop.create_future()
-        socket.send_fds(control, [b"%d" % number], [channel.fileno(), its_stdout, its_stderr])
-        channel.close()
-        os.close(its_stdout)
-        os.close(its_stderr)
-        try:
-            assert await end == 0
-            assert os.read(stdout, 65536) == os.read(stderr, 65536) == b""
-            return near.recv(65536).decode()
-        finally:
-            near.close()
-            os.close(stdout)
-            os.close(stderr)
-
-    loop.add_reader(control, readable)
-    for _ in range(20):  # until it is up
-        await work('{"n": 1}')
-    yield work
-    loop.remove_reader(control)
-    control.close()
-    await template.wait()
-
-
-async def bare_drain(url: str, name: str, count: int, slots: int, work: Work) -> float:
-    """Return jobs a second of `count` that wait under a name, run by a bare engine."""
-    database = database_at(url, Settings())
-    await database.open()
-    turns = Turns(database)
-    turns.start()
-    wake = asyncio.Event()
-    free, ended = slots, 0
-
-    async def attempt(row: Any) -> None:
-        nonlocal free, ended
-        job = dict(zip(_FOUND, row, strict=True))
-        result = await work(job["params"])
-        free += 1
-        wake.set()
-        who, now = (job["id"], job["attempt"]), time.time_ns() // 1000
-        said = (*who, "succeeded", None, now, now, "bare", "host", None, None, None, None, None, None)
-        written = await turns.end(
-            End((*who, "bare", "SUCCEEDED", result, None, 0, 0, None, now), said, "SUCCEEDED"), str
-        )
-        assert written == "SUCCEEDED"
-        ended += 1
-
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as attempts:
-        left = count
-        while left:
-            wake.clear()
-            wanted = Take(name, free, "bare", time.time_ns() // 1000)
-            rows, _ = await turns.take(wanted, lambda brought: brought)
-            free -= len(rows)
-            left -= len(rows)
-            for row in rows:
-                attempts.create_task(attempt(row))
-            if not free:
-                await wake.wait()
-    rate = count / (time.perf_counter() - began)
-    assert ended == count
-    await turns.stop()
-    await database.close()
-    return rate
-
-
-async def both(definition: JobDefinition[..., int], count: int, new: Callable[[Path], str]) -> tuple[float, float]:
-    """Return the rates of a bare engine and of ours, each on a new database."""
-    slots = definition.max_workers
-    with tempfile.TemporaryDirectory() as folder:
-        address = new(Path(folder))
+    async def bare(folder: Path) -> float:
+        address, slots = new(folder), definition.max_workers
         async with JobClient(address) as client:
             await client.submit_many([definition.bind(n) for n in range(count)])
+        run = partial(bare_engine.bare_drain, address, definition.name, count, slots)
         if definition.isolation == "inline":
-            bare = await bare_drain(address, definition.name, count, slots, inline)
-        else:
-            async with forking() if definition.isolation == "fork" else warm(slots) as work:
-                bare = await bare_drain(address, definition.name, count, slots, work)
-        return bare, await drain(definition, count, new=new)(Path(folder))
+            return await run(bare_engine.inline)
+        async with bare_engine.forking() if definition.isolation == "fork" else bare_engine.warm(slots) as work:
+            return await run(work)
+
+    return Row("/s", bare, drain(definition, count, new=new))
 
 
-async def main(rounds: int) -> None:
+async def main(rounds: int, wanted: str) -> None:
     """Measure both, round by round, and print the table."""
     with PostgresServer(durable=True) as server:
         databases = Databases(server.url())
+
+        def postgres(_folder: Path) -> str:
+            return databases.create()
+
         rows = {
-            "SQLite, `inline`, 8 slots": (jobs.inline, 8000, url),
-            "SQLite, `reuse`, 8 slots": (jobs.with_slots("reuse", 8), 5000, url),
-            "SQLite, `fork`, 8 slots": (jobs.with_slots("fork", 8), 1000, url),
-            "PostgreSQL, `inline`, 20 slots": (jobs.inline_20, 6000, lambda _: databases.create()),
-            "PostgreSQL, `reuse`, 20 slots": (jobs.with_slots("reuse", 20), 5000, lambda _: databases.create()),
+            "SQLite, submit one by one": Row("/s", on_new(url, bare_engine.bare_submits, 1500, 1), one_by_one),
+            "SQLite, submit 50 at once": Row("/s", on_new(url, bare_engine.bare_submits, 4000, 50), fifty_at_once),
+            "SQLite, idle `inline`": Row(
+                "ms", on_new(url, bare_engine.bare_latency, 200, 0.01), latency(jobs.inline, 50, 200)
+            ),
+            "SQLite, one after another, `inline`": Row(
+                "ms", on_new(url, bare_engine.bare_latency, 300, 0), latency(jobs.inline, 50, 300, pause=0)
+            ),
+            "SQLite, drain `inline`, 8 slots": drained(jobs.inline, 8000),
+            "SQLite, drain `reuse`, 8 slots": drained(jobs.with_slots("reuse", 8), 5000),
+            "SQLite, drain `fork`, 8 slots": drained(jobs.with_slots("fork", 8), 1000),
+            "PostgreSQL, submit in bulk": Row(
+                "/s", on_new(postgres, bare_engine.bare_bulk, 10_000), partial(in_bulk, new=postgres)
+            ),
+            "PostgreSQL, drain `inline`, 20 slots": drained(jobs.inline_20, 6000, postgres),
+            "PostgreSQL, drain `reuse`, 20 slots": drained(jobs.with_slots("reuse", 20), 5000, postgres),
         }
-        found = {name: [await both(*row) for row in [rows[name]] * rounds] for name in rows}
-    print("| drain | bare engine | asyncjobs | ratio |\n|---|---|---|---|")
-    for name, rates in found.items():
-        bare, ours = (statistics.median(each) for each in zip(*rates, strict=True))
-        ratio = statistics.median(each[1] / each[0] for each in rates)
-        print(f"| {name} | {bare:,.0f} /s | {ours:,.0f} /s | {ratio:.2f} |")
+        print("| what | bare engine | asyncjobs | ratio |\n|---|---|---|---|")
+        for name, row in rows.items():
+            if wanted in name:
+                print(f"| {name} | {await compared(row, rounds)} |", flush=True)
+
+
+async def compared(row: Row, rounds: int) -> str:
+    """Return the medians of both and of their ratios."""
+    pairs = []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            pairs.append((await row.bare(Path(folder)), await row.ours(Path(folder))))
+    digits = 2 if row.unit == "ms" else 0
+    bare, ours = (statistics.median(each) for each in zip(*pairs, strict=True))
+    ratio = statistics.median(ours / bare for bare, ours in pairs)
+    return f"{bare:,.{digits}f} {row.unit} | {ours:,.{digits}f} {row.unit} | {ratio:.2f}"
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3)
-    asyncio.run(main(parser.parse_args().rounds))
+    parser.add_argument("--only", default="", help="rows whose name contains this text")
+    chosen = parser.parse_args()
+    asyncio.run(main(chosen.rounds, chosen.only))

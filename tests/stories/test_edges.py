@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -134,15 +135,15 @@ async def test_an_engine_that_could_not_write_its_end_frees_its_lock(
     blocker = tmp_path / "blocker"
     blocker.touch()
 
-    async def refuse(_steps: object) -> None:
-        raise StoreUnavailable("disk I/O error")
+    def refuse(take: Any, ended: Any, *, soon: bool) -> None:
+        asyncio.get_running_loop().call_soon(ended, take(), StoreUnavailable("disk I/O error"))
 
     first = JobEngine(url, jobs=[story_jobs], settings=Settings(stop_grace=0, kill_grace=0))
     async with first:
         handle = await first.submit(story_jobs.wait_for, blocker)
         while not blocker.with_suffix(".running").exists():
             await asyncio.sleep(0.005)
-        monkeypatch.setattr(first._store._database, "write", refuse)  # type: ignore[attr-defined]
+        monkeypatch.setattr(first._store._database, "begin", refuse)  # type: ignore[attr-defined]
     blocker.unlink()
 
     second = await start()

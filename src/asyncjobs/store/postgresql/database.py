@@ -56,7 +56,8 @@ class PostgresqlDatabase:
         self._keeper = Keeper(self._source, schema=schema, sessions=self._sessions, clock=self.clock)
         self._hints = Hints(self._source, channel=channel(schema), listens=not pgbouncer, clock=self.clock)
         self._turns = TurnRunner(schema, self._sessions)
-        self._turn: asyncio.Task[None] | None = None
+        self._turns_task: asyncio.Task[None] | None = None
+        self._next: tuple[Callable[[], Turn], Callable[[Turn, Brought], None]] | None = None
         self._open = False
 
     def __str__(self) -> str:
@@ -84,9 +85,10 @@ class PostgresqlDatabase:
     async def close(self) -> None:
         """Free every engine's lock and disconnect."""
         self._open = False
-        if self._turn is not None:
-            self._turn.cancel()
-            await asyncio.wait([self._turn])
+        if self._turns_task is not None:
+            turns = self._turns_task
+            turns.cancel()
+            await asyncio.wait([turns])
         await self._hints.stop()
         await self._keeper.close()
         for line in (self._writer, *self._readers):
@@ -96,20 +98,28 @@ class PostgresqlDatabase:
     # --- turns ----------------------------------------------------------------------------------
 
     def begin(self, take: Callable[[], Turn], ended: Callable[[Turn, Brought], None], *, soon: bool) -> None:
-        """Run a turn as one transaction, in a task that begins in the loop's next pass."""
-        self._turn = asyncio.create_task(self._run_turn(take, ended), name="asyncjobs store turn")
+        """Run a turn as one transaction, in a task that begins in the loop's next pass, or has just run another."""
+        self._next = take, ended
+        if self._turns_task is None:
+            self._turns_task = asyncio.create_task(self._run_turns(), name="asyncjobs store turns")
 
-    async def _run_turn(self, take: Callable[[], Turn], ended: Callable[[Turn, Brought], None]) -> None:
-        turn = take()
-        brought: Brought = StoreUnavailable(f"{self} was closed before it had answered")
-        try:
-            brought = await self._write(turn)
-        except StoreError as error:
-            brought = error
-        except Exception as error:  # a fault of ours: whoever asked is told, and the next turn runs
-            brought = StoreError(f"{self} failed: {type(error).__name__}: {error}")
-        finally:
-            ended(turn, brought)
+    async def _run_turns(self) -> None:
+        while self._next is not None:
+            (take, ended), self._next = self._next, None
+            turn = take()
+            brought: Brought = StoreUnavailable(f"{self} was closed before it had answered")
+            try:
+                brought = await self._write(turn)
+            except StoreError as error:
+                brought = error
+            except asyncio.CancelledError:
+                self._turns_task = None  # what follows needs another
+                raise
+            except Exception as error:  # a fault of ours: whoever asked is told, and the next turn runs
+                brought = StoreError(f"{self} failed: {type(error).__name__}: {error}")
+            finally:
+                ended(turn, brought)
+        self._turns_task = None
 
     async def _write(self, turn: Turn) -> list[Any]:
         self._insist_on_open()
