@@ -226,22 +226,25 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _SHORTAGES
 
 
+_STEPS = frozenset((JobStarted, JobSubmitted, JobOutput))
+"""What every job has, at level INFO."""
+
+
 def log(event: Event) -> None:
     """Write one line of log for each step of a job, with its name, id and attempt."""
+    if type(event) in _STEPS and not logger.isEnabledFor(logging.INFO):
+        return
     match event:
         case JobFinished(job=job):
             level = logging.INFO if job.error is None else logging.WARNING
             if logger.isEnabledFor(level):
                 logger.log(level, "%s %s%s", _label(job), job.status, _why(job.error))
         case JobStarted(job=job):
-            if logger.isEnabledFor(logging.INFO):
-                logger.info("%s started", _label(job))
+            logger.info("%s started", _label(job))
         case JobSubmitted(job=job):
-            if logger.isEnabledFor(logging.INFO):
-                logger.info("%s submitted", _label(job))
+            logger.info("%s submitted", _label(job))
         case JobOutput(job=job, stream=stream, text=text):
-            if logger.isEnabledFor(logging.INFO):
-                logger.info("%s %s | %s", _label(job), stream, text.rstrip("\n"))
+            logger.info("%s %s | %s", _label(job), stream, text.rstrip("\n"))
         case JobProgressed(job=job, progress=progress):
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("%s is at %s", _label(job), _how_far(progress))

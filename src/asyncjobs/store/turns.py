@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
@@ -156,8 +156,9 @@ class Turns:
         """Parts of a turn that failed, each to be run alone before anything else."""
         self._under_way = Turn()
         self._failed_in_a_row = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._busy = False
+        self._at_rest: asyncio.Future[None] | None = None
+        """What `stop` waits for."""
         self._open = False
 
     def start(self) -> None:
@@ -167,11 +168,10 @@ class Turns:
     async def stop(self) -> None:
         """Run what was asked for, within bounds; nothing is taken from now on."""
         self._open = False
+        self._at_rest = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._idle.wait()
-        except TimeoutError:
-            pass
+            if self._busy:
+                await asyncio.wait([self._at_rest], timeout=CLOSE_SECONDS)
         finally:
             left = self._left()
             with self._gathering:
@@ -179,24 +179,24 @@ class Turns:
                 self._apart.clear()
             _refuse(left, StoreUnavailable(f"{self._database} was closed before it had answered"))
 
-    async def end(self, wanted: End, read: Callable[[Any], T]) -> T:
+    def end(self, wanted: End, read: Callable[[Any], T]) -> Awaitable[T]:
         """End an attempt in the next turn, which begins so late that a claim of its slot can be part of it."""
-        return await self._ask("ends", wanted, read, soon=True)
+        return self._ask("ends", wanted, read, soon=True)
 
-    async def run(self, steps: Sequence[Step], read: Callable[[list[list[Any]]], T]) -> T:
+    def run(self, steps: Sequence[Step], read: Callable[[list[list[Any]]], T]) -> Awaitable[T]:
         """Run steps in the next turn.
 
         A caller that is cancelled leaves its part behind: it is run, or not, as a whole.
         """
-        return await self._ask("steps", steps, read)
+        return self._ask("steps", steps, read)
 
-    async def insert(self, rows: Sequence[Row]) -> None:
+    def insert(self, rows: Sequence[Row]) -> Awaitable[None]:
         """Write new jobs in the next turn."""
-        await self._ask("inserts", rows, _nothing)
+        return self._ask("inserts", rows, _nothing)
 
-    async def take(self, wanted: Take, read: Callable[[Any], T]) -> T:
+    def take(self, wanted: Take, read: Callable[[Any], T]) -> Awaitable[T]:
         """Claim jobs in the next turn."""
-        return await self._ask("takes", wanted, read)
+        return self._ask("takes", wanted, read)
 
     async def drain(self) -> None:
         """Return once everything that was asked for before has been run, or refused."""
@@ -210,8 +210,8 @@ class Turns:
         part = Part(wanted, read, asyncio.get_running_loop().create_future())
         with self._gathering:
             getattr(self._gathered, kind).append(part)
-        if self._idle.is_set():
-            self._idle.clear()
+        if not self._busy:
+            self._busy = True
             self._database.begin(self._take, self._ended, soon=soon)
         return part.answer
 
@@ -235,7 +235,9 @@ class Turns:
         if self._apart or self._gathered:
             self._database.begin(self._take, self._ended, soon=False)
         else:
-            self._idle.set()
+            self._busy = False
+            if self._at_rest is not None and not self._at_rest.done():
+                self._at_rest.set_result(None)
 
     def _failed(self, turn: Turn, error: StoreError) -> None:
         if len(turn) > 1 and not isinstance(error, _HOPELESS):

@@ -35,17 +35,25 @@ class Checkpoints:
         self._beside = beside
         self._rows = 0
         self._pages = 0.0
+        self._loop = asyncio.get_running_loop()
         self._running: asyncio.Task[None] | None = None
+        self._copying = self._closed = False
 
     def count(self, rows: int) -> None:
-        """Count a turn of the writer's, which has changed so many rows since the beginning."""
+        """Count what the writer has just written, in its thread; it has changed so many rows since the beginning."""
         self._pages += PAGES_A_TURN + (rows - self._rows) % 2**32 / ROWS_A_PAGE  # SQLite counts in 32 bits
         self._rows = rows
-        if self._pages >= PAGES and (self._running is None or self._running.done()):
+        if self._pages >= PAGES and not self._copying:
+            self._copying = True
+            self._loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        if not self._closed:
             self._running = asyncio.create_task(self._copy(), name="asyncjobs checkpoint")
 
     async def close(self) -> None:
         """Interrupt a copy that is under way."""
+        self._closed = True
         if self._running is not None and not self._running.done():
             self._running.cancel()
             await self._beside.interrupt()
@@ -61,3 +69,5 @@ class Checkpoints:
             await self._writer.run(_CHECKPOINT)
         except (sqlite3.Error, StoreError):
             pass  # the log stays, and is copied when as much again is written, or by SQLite itself
+        finally:
+            self._copying = False

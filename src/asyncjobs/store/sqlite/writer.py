@@ -35,7 +35,7 @@ class Writer:
     Args:
         connection: the thread of which is used from now on until `close`.
         translated: makes a StoreError of an error.
-        written: is called in the loop after each turn, with the number of rows changed since the beginning.
+        written: is called in the thread after each call, with the number of rows changed since the beginning.
     """
 
     def __init__(
@@ -80,10 +80,6 @@ class Writer:
         self._calls.put(None)
         await asyncio.wait([self._serving])
 
-    def _answer(self, ended: Callable[[Any, Brought], None], work: Any, brought: Brought, changes: int) -> None:
-        self._written(changes)
-        ended(work, brought)
-
     # --- in the thread --------------------------------------------------------------------------
 
     def _serve(self, connection: sqlite3.Connection) -> list[Any]:
@@ -92,7 +88,8 @@ class Writer:
             work = take()
             brought = self._brought(connection, work)
             try:
-                self._loop.call_soon_threadsafe(self._answer, ended, work, brought, connection.total_changes)
+                self._loop.call_soon_threadsafe(ended, work, brought)
+                self._written(connection.total_changes)
             except RuntimeError:  # the loop was closed without us
                 break
         return []
