@@ -83,7 +83,10 @@ class SqlStore:
         try:
             await self._turns.stop()
         finally:
-            await self._database.close()
+            try:
+                await self._database.close()
+            finally:
+                self._turns.refuse_rest()
 
     # --- jobs -----------------------------------------------------------------------------------
 

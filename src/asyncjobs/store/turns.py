@@ -129,7 +129,10 @@ class Turn(Struct, eq=False):
         """Return a turn of at most so many parts of each kind, and the rest."""
         if len(self) <= most:
             return self, Turn()
-        return self._only(slice(most)), self._only(slice(most, None))
+        first, rest = self._only(slice(most)), self._only(slice(most, None))
+        if rest.ends:  # no claim comes before the ends whose slots it may use
+            first.takes, rest.takes = [], self.takes
+        return first, rest
 
     def _only(self, some: slice) -> Turn:
         return Turn(self.ends[some], self.steps[some], self.inserts[some], self.takes[some])
@@ -144,6 +147,9 @@ class Turn(Struct, eq=False):
         ]
 
 
+_NOTHING = Turn()
+
+
 class Turns:
     """Gathers parts, and has the database run one turn of them at a time."""
 
@@ -154,30 +160,37 @@ class Turns:
         self._gathered = Turn()
         self._apart: deque[Turn] = deque()
         """Parts of a turn that failed, each to be run alone before anything else."""
-        self._under_way = Turn()
+        self._under_way = _NOTHING
         self._failed_in_a_row = 0
         self._busy = False
-        self._at_rest: asyncio.Future[None] | None = None
-        """What `stop` waits for."""
-        self._open = False
+        self._turn_over: asyncio.Future[None] | None = None
+        """What those wait for who wait for the end of a turn."""
+        self._open = self._refuses = False
 
     def start(self) -> None:
         """Run turns from now on."""
-        self._open = True
+        self._open, self._refuses, self._busy = True, False, False
 
     async def stop(self) -> None:
         """Run what was asked for, within bounds; nothing is taken from now on."""
         self._open = False
-        self._at_rest = asyncio.get_running_loop().create_future()
         try:
-            if self._busy:
-                await asyncio.wait([self._at_rest], timeout=CLOSE_SECONDS)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self._busy:
+                    await self._end_of_turn()
+        except TimeoutError:
+            pass
         finally:
-            left = self._left()
+            self._refuses = True
             with self._gathering:
-                self._gathered = Turn()
+                left = [*chain.from_iterable(self._apart), *self._gathered]
                 self._apart.clear()
-            _refuse(left, StoreUnavailable(f"{self._database} was closed before it had answered"))
+                self._gathered = Turn()
+            _refuse(left, self._closed())
+
+    def refuse_rest(self) -> None:
+        """Answer the turn that was still under way when the database was closed, if the database has not."""
+        _refuse(self._under_way, self._closed())
 
     def end(self, wanted: End, read: Callable[[Any], T]) -> Awaitable[T]:
         """End an attempt in the next turn, which begins so late that a claim of its slot can be part of it."""
@@ -199,10 +212,10 @@ class Turns:
         return self._ask("takes", wanted, read)
 
     async def drain(self) -> None:
-        """Return once everything that was asked for before has been run, or refused."""
-        waiting = [part.answer for part in self._left()]
-        if waiting:
-            await asyncio.wait(waiting)
+        """Return once everything that was asked for before has been run, or refused; also for callers who left."""
+        asked_for = {id(part): part for part in self._left()}
+        while asked_for.keys() & map(id, self._left()):
+            await self._end_of_turn()
 
     def _ask(self, kind: Kind, wanted: Any, read: Callable[[Any], T], *, soon: bool = False) -> asyncio.Future[T]:
         if not self._open:
@@ -226,6 +239,7 @@ class Turns:
 
     def _ended(self, turn: Turn, brought: Brought) -> None:
         """Answer a turn's parts, and begin the next; called by the database, in the loop."""
+        self._under_way = _NOTHING
         if isinstance(brought, StoreError):
             self._failed(turn, brought)
         else:
@@ -236,11 +250,12 @@ class Turns:
             self._database.begin(self._take, self._ended, soon=False)
         else:
             self._busy = False
-            if self._at_rest is not None and not self._at_rest.done():
-                self._at_rest.set_result(None)
+        if self._turn_over is not None:
+            self._turn_over.set_result(None)
+            self._turn_over = None
 
     def _failed(self, turn: Turn, error: StoreError) -> None:
-        if len(turn) > 1 and not isinstance(error, _HOPELESS):
+        if len(turn) > 1 and not isinstance(error, _HOPELESS) and not self._refuses:
             self._failed_in_a_row = 0
             self._apart.extend(turn.apart())
             return
@@ -253,6 +268,14 @@ class Turns:
     def _left(self) -> list[Part[Any, Any]]:
         with self._gathering:
             return [*self._under_way, *chain.from_iterable(self._apart), *self._gathered]
+
+    async def _end_of_turn(self) -> None:
+        if self._turn_over is None:
+            self._turn_over = asyncio.get_running_loop().create_future()
+        await asyncio.wait([self._turn_over])
+
+    def _closed(self) -> StoreUnavailable:
+        return StoreUnavailable(f"{self._database} was closed before it had answered")
 
 
 def _refuse(parts: Iterable[Part[Any, Any]], error: StoreError) -> None:

@@ -192,8 +192,9 @@ class SqliteDatabase:
         return version != before  # type: ignore[no-any-return]
 
     def _count(self, rows: int) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.count(rows)
+        checkpoints = self._checkpoints  # in the thread that writes: `close` may be at work
+        if checkpoints is not None:
+            checkpoints.count(rows)
 
     async def _connect(self) -> aiosqlite.Connection:
         assert self._engine is not None

@@ -18,7 +18,7 @@ from typing import Any, TypeAlias
 
 import aiosqlite
 
-from asyncjobs.errors import StoreError
+from asyncjobs.errors import StoreError, StoreUnavailable
 from asyncjobs.store.sqlite.connection import is_busy
 from asyncjobs.store.sqlite.turning import run_turn
 from asyncjobs.store.turns import Brought, Turn
@@ -51,10 +51,11 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._serving = asyncio.create_task(_call(connection, self._serve), name="asyncjobs sqlite writer")
+        self._serving.add_done_callback(self._over)
 
     def begin(self, take: Callable[[], Turn], ended: Callable[[Turn, Brought], None]) -> None:
         """Run a turn: `take` is called in the thread, `ended` in the loop."""
-        self._calls.put((take, ended))
+        self._put(take, ended)
 
     async def run(self, sql: str) -> list[Any]:
         """Run a statement that is no turn's; return its rows.
@@ -68,7 +69,7 @@ class Writer:
             if not answer.done():
                 answer.set_result(brought)
 
-        self._calls.put((lambda: sql, ended))
+        self._put(lambda: sql, ended)
         brought = await answer
         if isinstance(brought, StoreError):
             raise brought
@@ -79,6 +80,17 @@ class Writer:
         self._closed = True
         self._calls.put(None)
         await asyncio.wait([self._serving])
+
+    def _put(self, take: Callable[[], Any], ended: Callable[[Any, Brought], None]) -> None:
+        if self._closed:
+            self._loop.call_soon(ended, take(), StoreUnavailable("the connection that writes is closed"))
+        else:
+            self._calls.put((take, ended))
+
+    def _over(self, serving: asyncio.Task[None]) -> None:
+        """Give the thread back when the loop cancels all that is left in it, though nobody has closed us."""
+        self._closed = True
+        self._calls.put(None)
 
     # --- in the thread --------------------------------------------------------------------------
 
