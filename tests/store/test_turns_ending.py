@@ -47,6 +47,19 @@ async def test_a_store_whose_close_was_cancelled_over_a_turn_that_fails_can_be_o
     assert isinstance(answers[1], StoreUnavailable)
 
 
+async def test_a_store_whose_close_was_cancelled_before_a_turn_began_can_be_opened_again(store):
+    call = asyncio.create_task(insert(store, make_job()))
+    closing = asyncio.create_task(store.close())
+    await asyncio.sleep(0)
+
+    closing.cancel()
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(closing, call, return_exceptions=True)
+        await store.open()
+        assert len(await insert(store, make_job())) == 1
+
+
 async def test_two_who_close_at_once_wait_for_the_same_turn(store, monkeypatch):
     monkeypatch.setattr(turns, "CLOSE_SECONDS", 600.0)
     call = begun(store, SLOW)

@@ -86,7 +86,7 @@ class PostgresqlDatabase:
         """Free every engine's lock and disconnect."""
         self._open = False
         if self._turns_task is not None:
-            turns = self._turns_task
+            turns, self._turns_task = self._turns_task, None  # cancelled before its first step it would not say so
             turns.cancel()
             await asyncio.wait([turns])
         await self._hints.stop()
