@@ -6,12 +6,13 @@ import sqlite3
 from functools import partial
 from typing import Any
 
-from asyncjobs.store.sqlite.connection import BEGIN, plain, run_steps, transacted
+from asyncjobs.store.sqlite.connection import BEGIN, ManyRows, plain, run_steps, transacted
 from asyncjobs.store.sqlite.statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
 from asyncjobs.store.statements import INSERT_JOB
 from asyncjobs.store.turns import End, Row, Take, Turn
 
 _INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
+_NEW_JOBS = ManyRows(_INSERT)
 _INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
 _FINISH, _spread_end = plain(FINISH.sql)
 
@@ -28,7 +29,7 @@ def _run_parts(turn: Turn, cursor: sqlite3.Cursor) -> list[Any]:
     brought: list[Any] = _end([part.wanted for part in turn.ends], cursor)
     brought += [run_steps(part.wanted, cursor) for part in turn.steps]
     if turn.inserts:
-        cursor.executemany(_INSERT, [row for part in turn.inserts for row in part.wanted])
+        _NEW_JOBS.run(cursor, [row for part in turn.inserts for row in part.wanted])
         brought += [None] * len(turn.inserts)
     brought += [_take(cursor, part.wanted) for part in turn.takes]
     return brought
