@@ -248,9 +248,9 @@ async def bare_submits(url: str, count: int, at_once: int) -> float:
         began = time.perf_counter()
         if at_once == 1:
             for row in rows:
-                await turns.insert([row])
+                await turns.insert([row], bool)
         for at in range(0, 0 if at_once == 1 else count, at_once):
-            await asyncio.gather(*(turns.insert([row]) for row in rows[at : at + at_once]))
+            await asyncio.gather(*(turns.insert([row], bool) for row in rows[at : at + at_once]))
         return count / (time.perf_counter() - began)
 
 
@@ -260,7 +260,7 @@ async def bare_bulk(url: str, count: int) -> float:
     async with bare_turns(url) as turns:
         began = time.perf_counter()
         for at in range(0, count, 1000):
-            await turns.insert(rows[at : at + 1000])
+            await turns.insert(rows[at : at + 1000], bool)
         return count / (time.perf_counter() - began)
 
 
@@ -271,7 +271,9 @@ async def bare_latency(url: str, count: int, pause: float) -> float:
         for row in new_rows(count):
             began = time.perf_counter()
             wanted = Take(row[1], 8, "bare", time.time_ns() // 1000)
-            _, (claimed, _) = await asyncio.gather(turns.insert([row]), turns.take(wanted, lambda brought: brought))
+            _, (claimed, _) = await asyncio.gather(
+                turns.insert([row], bool), turns.take(wanted, lambda brought: brought)
+            )
             [job] = claimed
             await end(turns, dict(zip(_FOUND, job, strict=True)), "1")
             taken.append((time.perf_counter() - began) * 1000)

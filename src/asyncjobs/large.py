@@ -58,6 +58,11 @@ def is_large(value: object) -> bool:
     return type(value) not in _ATOMS and _left(value, MOST_NODES) < 0
 
 
+def any_large(values: Iterable[object]) -> bool:
+    """Return whether one of the values is large."""
+    return any(map(is_large, values))
+
+
 def loads(text: str) -> Any:
     """Return what `json.loads(text)` returns, and raise what it raises."""
     reading = _Reading(text)

@@ -40,10 +40,7 @@ class Registry:
             DefinitionError: its own process could not load the function, it needs one and would have
                 none, or a line of its `pip_requirements` is no requirement.
         """
-        known = self._definitions.get(definition.name)
-        if known is not None:
-            if known.function is not definition.function:
-                raise DuplicateJobName(definition.name, location(known), location(definition))
+        if self.holds(definition):
             return
         inline = (definition.isolation or self._isolation) == "inline"
         reason = unloadable_reason(definition)
@@ -59,6 +56,19 @@ class Registry:
 
             checked_requirements(definition.pip_requirements)
         self._definitions[definition.name] = definition
+
+    def holds(self, definition: Definition) -> bool:
+        """Return whether a definition is registered, by its name and function.
+
+        Raises:
+            DuplicateJobName: another function has its name.
+        """
+        known = self._definitions.get(definition.name)
+        if known is None:
+            return False
+        if known.function is not definition.function:
+            raise DuplicateJobName(definition.name, location(known), location(definition))
+        return True
 
     def get(self, name: str) -> Definition:
         """Return the definition of a name.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -98,9 +99,7 @@ class JobClient(Life):
             NotOpen: the client is not open: use it inside `async with`.
             ForkedClient: it was opened before this process was forked: open another here.
         """
-        submission = await self._preparing.call(definition, args, kwargs)
-        [job] = await self._insert([submission])
-        return JobHandle(self, job, definition)
+        return await self._submit(definition, await self._preparing.call(definition, args, kwargs))
 
     async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:
         """Submit by name, with parameters as JSON values or Python ones; options as of `using`.
@@ -110,9 +109,7 @@ class JobClient(Life):
             InvalidOptions: one of the options is unknown or can't be used.
             InvalidParams, JobNotAllowed, NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
-        definition, submission = await self._preparing.named(name, params, options)
-        [job] = await self._insert([submission])
-        return JobHandle(self, job, definition)
+        return await self._submit(*await self._preparing.named(name, params, options))
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
         """Store many jobs in one transaction: all of them, or none, also when the call is cancelled.
@@ -127,7 +124,8 @@ class JobClient(Life):
         jobs = await self._insert(submissions) if submissions else []
 
         def handle_of(pair: tuple[Job, Call[R]]) -> JobHandle[R]:
-            return JobHandle(self, pair[0], pair[1].definition)
+            job, call = pair
+            return JobHandle(job.id, job.name, self, call.definition, time.monotonic())
 
         return await unhurried(handle_of, zip(jobs, bound, strict=True))
 
@@ -143,26 +141,35 @@ class JobClient(Life):
         """
         return Within(self, self._preparing, self._opened_store(), transaction)
 
+    async def _submit(self, definition: JobDefinition[..., R], submission: Submission) -> JobHandle[R]:
+        store = self._opened_store()
+        # Before the insert, so that the claim of an engine's worker can join its transaction.
+        self._announce(submission.job.name)
+        job = await store.insert_one(submission)
+        self._tell_new((submission, job))
+        return JobHandle(job.id, job.name, self, definition, time.monotonic())
+
     async def _insert(self, submissions: list[Submission]) -> list[Job]:
         store = self._opened_store()
         names = {submission.job.name for submission in submissions}
-        # Before the insert, so that the claim of an engine's worker can join its transaction.
-        self._announce(names)
+        for name in names:
+            self._announce(name)
         try:
             jobs = await store.insert(submissions)
         finally:
             if len(submissions) >= AT_ONCE:  # they are made ready in slices: that claim may have come before them
-                self._announce(names)
+                for name in names:
+                    self._announce(name)
         await unhurried(self._tell_new, zip(submissions, jobs, strict=True))
         return jobs
 
     def _tell_new(self, pair: tuple[Submission, Job]) -> None:
         submission, job = pair
-        if job.id == submission.job.id:
-            self._emit(JobSubmitted(job))
+        if job.id == submission.job.id:  # else its key was held, by that one
+            self.events.emit(JobSubmitted(job))
 
-    def _announce(self, names: Collection[str]) -> None:
-        """Jobs of these names are about to be there; a client has nobody to tell."""
+    def _announce(self, name: str) -> None:
+        """Jobs of this name are about to be there; a client has nobody to tell."""
 
     # --- follow ---------------------------------------------------------------------------------
 
@@ -174,8 +181,7 @@ class JobClient(Life):
         Raises:
             JobNotFound: no job could have this id.
         """
-        job = Job(id=filters.known_id(job_id), name="", params_json="{}", created_at=_EPOCH, run_at=_EPOCH)
-        return JobHandle(self, job, None)
+        return JobHandle(filters.known_id(job_id), "", self)
 
     def definition(self, name: str) -> JobDefinition[..., Any] | None:
         """Return what is registered under a name here, or None."""
@@ -349,7 +355,7 @@ class JobClient(Life):
             raise JobNotFound(job_id)
         self._waiting.forget(job.id)
         if job.status is JobStatus.PENDING:
-            self._announce((job.name,))
+            self._announce(job.name)
         return job
 
     async def delete(
@@ -384,6 +390,3 @@ class JobClient(Life):
             deleted += now
             if now < DELETE_AT_ONCE:
                 return deleted
-
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from msgspec import Struct
 
 from asyncjobs import codec, large
 from asyncjobs.errors import AsyncJobsError, JobCanceled, JobFailed, JobTimedOut
@@ -18,17 +19,15 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class JobHandle(Generic[R]):
+class JobHandle(Struct, Generic[R], frozen=True, eq=False):
     """One job, as its submitter holds it; `id` is all that another process needs to follow it."""
 
-    __slots__ = ("_client", "_definition", "_submitted_at", "id", "name")
-
-    def __init__(self, client: JobClient, job: Job, definition: JobDefinition[..., R] | None) -> None:
-        self.id = job.id
-        self.name = job.name
-        self._client = client
-        self._definition = definition
-        self._submitted_at = None if definition is None else time.monotonic()
+    id: str
+    name: str
+    _client: JobClient
+    _definition: JobDefinition[..., R] | None = None
+    _submitted_at: float | None = None
+    """By the monotonic clock, where it was submitted here."""
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.name} {self.id}>" if self.name else f"<JobHandle {self.id}>"

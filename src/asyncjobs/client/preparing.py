@@ -27,9 +27,7 @@ class Preparing:
         """Check a call, and return what would be stored."""
         if not isinstance(definition, JobDefinition):
             raise InvalidOptions(f"submit takes a function decorated with @job, not {definition!r}")
-        if definition.name in self._registry:
-            self._registry.add(definition)  # refuses another function of that name
-        elif self._registered_only:
+        if not self._registry.holds(definition) and self._registered_only:
             raise UnknownJobName(definition.name, [each.name for each in self._registry])
         self._check_allowed(definition.name)
         text = await encoded_call(definition, args, kwargs, limit=self._settings.max_params_bytes)

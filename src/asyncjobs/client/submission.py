@@ -20,9 +20,6 @@ else:
     from uuid_utils import uuid7
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
 def new_id() -> str:
     """Return a UUIDv7: ordered by time, and in one process by order of creation."""
     return str(uuid7())
@@ -35,7 +32,7 @@ async def encoded_call(definition: JobDefinition[..., Any], args: Any, kwargs: A
         InvalidParams: they don't fit the signature or its annotations, or are larger than `limit`.
     """
     try:
-        if large.is_large(args) or (kwargs and large.is_large(kwargs)):
+        if large.any_large(args) or (kwargs and large.any_large(kwargs.values())):
             return await large.write(partial(codec.encode_call, definition.function, limit=limit), args, kwargs)
         return codec.encode_call(definition.function, args, kwargs, limit=limit)
     except codec.CodecError as error:
@@ -77,7 +74,7 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
         retry_delay=settings.retry_delay if definition.retry_delay is None else definition.retry_delay,
         retry_max_delay=settings.retry_max_delay if definition.retry_max_delay is None else definition.retry_max_delay,
         # The millisecond that the id begins with, so that the two can't disagree.
-        created_at=_EPOCH + timedelta(milliseconds=made.int >> 80),
+        created_at=datetime.fromtimestamp((made.int >> 80) / 1000, UTC),
         run_at=run_at,
     )
     return Submission(job, definition.env, named=definition.run_at is not None)

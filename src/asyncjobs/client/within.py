@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -44,20 +45,23 @@ class Within:
             InvalidParams, JobNotAllowed, UnknownJobName: as for `JobClient.submit`.
         """
         [job] = await self._insert([await self._preparing.call(definition, args, kwargs)])
-        return JobHandle(self._client, job, definition)
+        return self._handle(job, definition)
 
     async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:
         """Write a job by name in the transaction; errors as of `submit` and `JobClient.submit_named`."""
         definition, submission = await self._preparing.named(name, params, options)
         [job] = await self._insert([submission])
-        return JobHandle(self._client, job, definition)
+        return self._handle(job, definition)
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
         """Write many jobs in the transaction; errors as of `submit`."""
         bound: list[Call[R]] = filters.calls(calls)
         submissions = await self._preparing.calls(bound)
         jobs = await self._insert(submissions) if submissions else []
-        return [JobHandle(self._client, job, call.definition) for job, call in zip(jobs, bound, strict=True)]
+        return [self._handle(job, call.definition) for job, call in zip(jobs, bound, strict=True)]
 
     async def _insert(self, submissions: list[Submission]) -> list[Job]:
         return await self._store.insert_within(self._transaction, submissions)
+
+    def _handle(self, job: Job, definition: JobDefinition[..., R]) -> JobHandle[R]:
+        return JobHandle(job.id, job.name, self._client, definition, time.monotonic())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -35,7 +35,7 @@ class Ends:
     host: str
     interruption_budget: int
     emit: Callable[[Event], None]
-    announce: Callable[[Collection[str]], None]
+    announce: Callable[[str], None]
     """Told the name of a job that is, or may be, PENDING again."""
 
     async def write(self, job: Job, ended: Ended) -> None:
@@ -73,7 +73,7 @@ class Ends:
             stored = await self.store.get(job.id)
         except StoreError as error:  # who waits for it looks it up
             self.emit(TaskCrashed(task=f"look at {job.name} {job.id}", error=error, final=False))
-            self.announce((job.name,))
+            self.announce(job.name)
             return
         written = stored is not None and any(
             (each.attempt, each.engine_id, each.outcome) == (attempt.attempt, attempt.engine_id, attempt.outcome)
@@ -84,7 +84,7 @@ class Ends:
         elif stored.status.is_final:
             self.emit(JobFinished(stored))
         else:
-            self.announce((job.name,))  # it may be due again, and is told of as any other
+            self.announce(job.name)  # it may be due again, and is told of as any other
 
     def _tell(self, job: Job, transition: Transition, status: JobStatus, outcome: Outcome, now: datetime) -> None:
         if status.is_final:
@@ -107,7 +107,7 @@ class Ends:
         else:
             retried = replace(job, retry_count=transition.retry_count)
             self.emit(JobRetryScheduled(retried, transition.error, transition.run_at or job.run_at))
-        self.announce((job.name,))  # so that a timer is set to it
+        self.announce(job.name)  # so that a timer is set to it
 
 
 def _retry_after(job: Job, outcome: Outcome) -> timedelta:

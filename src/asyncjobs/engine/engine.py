@@ -352,11 +352,10 @@ class JobEngine(JobClient):
         for worker in self._workers.values():
             worker.interrupt(reason, within=CUT_OFF_GRACE)
 
-    def _announce(self, names: Collection[str]) -> None:
-        for name in names:
-            worker = self._workers.get(name)
-            if worker is not None:
-                worker.wake()
+    def _announce(self, name: str) -> None:
+        worker = self._workers.get(name)
+        if worker is not None:
+            worker.wake()
 
     def _ask_to_cancel(self, job: Job) -> None:
         worker = self._workers.get(job.name)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -66,7 +66,7 @@ class Liveness:
     me: EngineRecord
     ends: Ends
     emit: Callable[[Event], None]
-    announce: Callable[[set[str]], None]
+    announce: Callable[[str], None]
     held: Callable[[], Collection[tuple[str, int]]]
     """The attempts that this engine's workers hold, as (job id, attempt)."""
     interrupt: Callable[[str], None]
@@ -146,7 +146,7 @@ class Liveness:
             self._turned_back = True
             self._doubt.set()
         if moved:
-            self.announce(set(self.me.names))
+            self._announce_all(self.me.names)
         return known
 
     async def make_due(self) -> None:
@@ -159,7 +159,11 @@ class Liveness:
         except StoreError:
             self._turned_back = True
             raise
-        self.announce(set(self.me.names))
+        self._announce_all(self.me.names)
+
+    def _announce_all(self, names: Iterable[str]) -> None:
+        for name in names:
+            self.announce(name)
 
     def _cut_off(self, reason: str) -> None:
         self.emit(EngineCutOff(self.me.id, reason))
@@ -250,7 +254,7 @@ class Liveness:
                 if error is not None:
                     raise error
         finally:
-            self.announce({job.name for job in jobs})
+            self._announce_all({job.name for job in jobs})
 
     async def _end(self, job: Job, outcome: Interrupted) -> None:
         now = self.store.clock.now()

@@ -6,7 +6,7 @@ one event loop at once: those that write gather into turns, one transaction each
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
@@ -151,6 +151,10 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Write what was asked for, within bounds, free every lock and disconnect; twice is once."""
+        ...
+
+    def insert_one(self, submission: Submission) -> Awaitable[Job]:
+        """Write a job; return it as it is stored, as `insert` does."""
         ...
 
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:

@@ -58,6 +58,10 @@ class Database(Protocol):
         """Return the steps that tell other processes of a change when their transaction commits."""
         ...
 
+    def tell_due(self, names: Sequence[str]) -> None:
+        """Hint to other processes that jobs of these names wait."""
+        ...
+
     def tell(self, change: Change) -> None:
         """Hint to other processes what has changed here."""
         ...

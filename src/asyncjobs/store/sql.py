@@ -90,6 +90,21 @@ class SqlStore:
 
     # --- jobs -----------------------------------------------------------------------------------
 
+    def insert_one(self, submission: Submission) -> Awaitable[Job]:
+        """Write a job; return it as it is stored."""
+        job = submission.job
+        if job.key is not None or self._database.clock.ahead:
+            return self._only(submission)
+        return self._turns.insert([submission_row(submission)], partial(self._told, job))
+
+    async def _only(self, submission: Submission) -> Job:
+        [job] = await self.insert([submission])
+        return job
+
+    def _told(self, job: Job, _brought: None) -> Job:
+        self._database.tell_due((job.name,))
+        return job
+
     async def insert(self, submissions: Sequence[Submission]) -> list[Job]:
         """Write all or none; return the jobs as they are stored."""
         corrected = self._by_the_shared_clock(submissions)
@@ -101,8 +116,8 @@ class SqlStore:
             found = await self._turns.run(steps, lambda answers: _in_place(jobs, answers[1]))
             jobs = await _completed(found, submissions, self.insert)
         else:
-            await self._turns.insert(rows)
-        self._database.tell(Change(due=frozenset([job.name for job in jobs])))
+            await self._turns.insert(rows, _nothing)
+        self._database.tell_due([job.name for job in jobs])
         return jobs
 
     async def insert_within(self, transaction: Any, submissions: Sequence[Submission]) -> list[Job]:
@@ -202,7 +217,7 @@ class SqlStore:
         steps = [statements.retry_final(job_id=job_id, now=micros(due)), *_whole_job(job_id)]
         job = await self._turns.run(steps, _read_whole_job)
         if job is not None:
-            self._database.tell(Change(due=frozenset((job.name,))))
+            self._database.tell_due((job.name,))
         return job
 
     async def bring_forward(self, *, now: datetime) -> None:
@@ -311,7 +326,7 @@ class SqlStore:
         return await self._database.changed()
 
 
-def _nothing(_answers: Answers) -> None:
+def _nothing(_brought: Any) -> None:
     return None
 
 

@@ -203,9 +203,9 @@ class Turns:
         """
         return self._ask("steps", steps, read)
 
-    def insert(self, rows: Sequence[Row]) -> Awaitable[None]:
+    def insert(self, rows: Sequence[Row], read: Callable[[None], T]) -> Awaitable[T]:
         """Write new jobs in the next turn."""
-        return self._ask("inserts", rows, _nothing)
+        return self._ask("inserts", rows, read)
 
     def take(self, wanted: Take, read: Callable[[Any], T]) -> Awaitable[T]:
         """Claim jobs in the next turn."""
@@ -220,7 +220,7 @@ class Turns:
     def _ask(self, kind: Kind, wanted: Any, read: Callable[[Any], T], *, soon: bool = False) -> asyncio.Future[T]:
         if not self._open:
             raise StoreUnavailable(f"{self._database} is not open")
-        part = Part(wanted, read, asyncio.get_running_loop().create_future())
+        part = Part(wanted, read, asyncio.Future())
         with self._gathering:
             getattr(self._gathered, kind).append(part)
         if not self._busy:
@@ -281,7 +281,3 @@ class Turns:
 def _refuse(parts: Iterable[Part[Any, Any]], error: StoreError) -> None:
     for part in parts:
         part.refuse(error)
-
-
-def _nothing(_brought: Any) -> None:
-    return None

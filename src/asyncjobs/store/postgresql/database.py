@@ -173,6 +173,10 @@ class PostgresqlDatabase:
         """Return a NOTIFY, which the server sends at the commit."""
         return (self._hints.step(change),)
 
+    def tell_due(self, names: Sequence[str]) -> None:
+        """Hint to other processes that jobs of these names wait."""
+        self._hints.tell(Change(due=frozenset(names)))
+
     def tell(self, change: Change) -> None:
         """Hint to other processes what has changed here."""
         self._hints.tell(change)

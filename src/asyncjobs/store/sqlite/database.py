@@ -139,6 +139,9 @@ class SqliteDatabase:
         """Return nothing: others see by the file that something was written."""
         return ()
 
+    def tell_due(self, names: Sequence[str]) -> None:
+        """Do nothing: others see by the file that something was written."""
+
     def tell(self, change: Change) -> None:
         """Do nothing: others see by the file that something was written."""
 
