@@ -22,6 +22,7 @@ from asyncjobs.errors import StoreError, StoreUnavailable
 from asyncjobs.store.sqlite.connection import is_busy
 from asyncjobs.store.sqlite.turning import run_turn
 from asyncjobs.store.turns import Brought, Turn
+from asyncjobs.threads import WayBack
 
 BUSY_SECONDS = 5.0
 LONGEST_BUSY_SECONDS = 20.0
@@ -49,6 +50,7 @@ class Writer:
         self._written = written
         self._calls: SimpleQueue[_Call | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._answers = WayBack()
         self._closed = False
         self._serving = asyncio.create_task(_call(connection, self._serve), name="asyncjobs sqlite writer")
         self._serving.add_done_callback(self._over)
@@ -95,15 +97,18 @@ class Writer:
     # --- in the thread --------------------------------------------------------------------------
 
     def _serve(self, connection: sqlite3.Connection) -> list[Any]:
-        while (call := self._calls.get()) is not None:
-            take, ended = call
-            work = take()
-            brought = self._brought(connection, work)
-            try:
-                self._loop.call_soon_threadsafe(ended, work, brought)
-                self._written(connection.total_changes)
-            except RuntimeError:  # the loop was closed without us
-                break
+        try:
+            while (call := self._calls.get()) is not None:
+                take, ended = call
+                work = take()
+                brought = self._brought(connection, work)
+                try:
+                    self._answers.call(ended, work, brought)
+                    self._written(connection.total_changes)
+                except RuntimeError:  # the loop was closed without us
+                    break
+        finally:
+            self._answers.end()
         return []
 
     def _brought(self, connection: sqlite3.Connection, work: Turn | str) -> Brought:
