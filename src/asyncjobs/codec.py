@@ -21,11 +21,12 @@ if TYPE_CHECKING or __name__ != "_asyncjobs_codec":
 else:
     from _asyncjobs_jsonvalues import PLAIN, TOO_DEEP, Misfit, as_it_is, as_json, dumps, loads, shortened
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from types import ModuleType
     from typing import Any
 
     Convert = Callable[[Any], Any]
+    Field = tuple[str, str, Convert]  # a parameter's name, the same as a key in JSON, and what makes its JSON value
     Converters = tuple[Convert, Convert]  # Python object to JSON value, and back
     Read = Callable[[str], Any]
     Write = Callable[[Any], str]
@@ -74,10 +75,10 @@ def encode_call(
         CodecError: The arguments don't fit the signature or the annotations, or are too long.
     """
     plan = _plans.get(function) or _new_plan(function)
-    if not (args or kwargs or plan.required):
-        return "{}"
-    given = _converted(plan.bind(args, kwargs), plan.encoders)
-    return _written(given, limit, "the parameters", "max_params_bytes", write)
+    if not kwargs and len(args) == plan.positional == len(plan.names):
+        return _object(plan.fields, args, limit, write)
+    given = plan.bind(args, kwargs)
+    return _object([field for field in plan.fields if field[0] in given], given.values(), limit, write)
 
 
 def encode_params(function: Callable[..., Any], params: Mapping[str, Any], *, limit: int, write: Write = dumps) -> str:
@@ -89,9 +90,9 @@ def encode_params(function: Callable[..., Any], params: Mapping[str, Any], *, li
         CodecError: As for `encode_call`.
     """
     plan = _plans.get(function) or _new_plan(function)
-    either = {name: _either(encode, plan.decoders[name]) for name, encode in plan.encoders.items()}
-    given = _converted(plan.bind((), params), either)
-    return _written(given, limit, "the parameters", "max_params_bytes", write)
+    given = plan.bind((), params)
+    either = [(name, key, _either(encode, plan.decoders[name])) for name, key, encode in plan.fields if name in given]
+    return _object(either, given.values(), limit, write)
 
 
 def plan_ahead(function: Callable[..., Any]) -> None:
@@ -133,7 +134,7 @@ def encode_result(function: Callable[..., Any], value: object, *, limit: int, wr
         raise CodecError(f"result: {misfit.sentence()}") from None
     except RecursionError:
         raise CodecError(f"result: {TOO_DEEP}") from None
-    return _written(form, limit, "the result", "max_result_bytes", write)
+    return _written(form, limit, write)
 
 
 def decode_result(function: Callable[..., Any], text: str, *, read: Read = loads) -> Any:
@@ -155,7 +156,7 @@ def decode_result(function: Callable[..., Any], text: str, *, read: Read = loads
 class _Plan:
     """How one function's arguments are bound and converted."""
 
-    __slots__ = ("_result", "decoders", "encoders", "names", "positional", "required")
+    __slots__ = ("_result", "decoders", "fields", "names", "positional", "required")
 
     def __init__(
         self,
@@ -167,7 +168,7 @@ class _Plan:
         self.names = names
         self.positional = positional
         self.required = required
-        self.encoders = {name: encode for name, (encode, _) in converters.items()}
+        self.fields: list[Field] = [(name, f"{dumps(name)}: ", encode) for name, (encode, _) in converters.items()]
         self.decoders = {name: decode for name, (_, decode) in converters.items()}
         self._result: Converters | None = None
 
@@ -190,7 +191,7 @@ class _Plan:
 
     def check_names(self, given: Mapping[str, Any]) -> None:
         for name in given:
-            if name not in self.encoders:
+            if name not in self.decoders:
                 known = ", ".join(self.names) or "none"
                 raise CodecError(f"the function has no such parameter; it has: {known}", str(name))
         for name in self.required:
@@ -276,6 +277,23 @@ def _conversion() -> ModuleType:
     return sys.modules["_asyncjobs_compiler"]
 
 
+def _object(fields: Iterable[Field], values: Iterable[Any], limit: int, write: Write) -> str:
+    """Return the JSON object of the parameters; each is written by itself, which is quicker for plain ones."""
+    texts = []
+    name = None
+    try:
+        for field, value in zip(fields, values):  # noqa: B905  # Python 3.9; as many of both
+            name, key, encode = field
+            texts.append(key + write(encode(value)))
+    except Misfit as misfit:
+        raise CodecError(misfit.sentence(), name) from None
+    except RecursionError:
+        raise CodecError(TOO_DEEP, name) from None
+    except ValueError as error:  # this process has lowered a limit of the interpreter
+        raise CodecError(f"it can't be written as JSON: {error}", name) from error
+    return _within(f"{{{', '.join(texts)}}}", limit, "the parameters", "max_params_bytes")
+
+
 def _converted(given: dict[str, Any], converters: dict[str, Convert]) -> dict[str, Any]:
     name = None
     try:
@@ -310,11 +328,15 @@ def _read(text: str, what: str, read: Read) -> Any:
         raise CodecError(f"{what} can't be read as JSON: {error}") from error
 
 
-def _written(form: object, limit: int, what: str, setting: str, write: Write) -> str:
+def _written(form: object, limit: int, write: Write) -> str:
     try:
         text = write(form)
     except (ValueError, RecursionError) as error:  # this process has lowered a limit of the interpreter
-        raise CodecError(f"{what} can't be written as JSON: {error}") from error
+        raise CodecError(f"the result can't be written as JSON: {error}") from error
+    return _within(text, limit, "the result", "max_result_bytes")
+
+
+def _within(text: str, limit: int, what: str, setting: str) -> str:
     if len(text) > limit:  # the text is ASCII
         raise CodecError(
             f"{what}: {len(text)} bytes of JSON, and the limit is {limit} (the setting {setting}); "

@@ -41,6 +41,9 @@ class Misfit(Exception):
 
 def dumps(value: object) -> str:
     """Return what `json.dumps(value)` returns, and raise what it raises."""
+    plain = _TEXTS.get(type(value))
+    if plain is not None:
+        return plain(value)
     if _write is not None:
         try:
             return "".join(_write(value, 0))
@@ -228,6 +231,16 @@ PLAIN: dict[Any, Callable[[Any], Any]] = {
     dict: as_dict,
 }
 """What returns a value of each of JSON's own types, or raises `Misfit`; it does so both ways."""
+
+
+_TEXTS: dict[type, Callable[[Any], str]] = {
+    int: int.__repr__,
+    bool: {True: "true", False: "false"}.__getitem__,
+    type(None): {None: "null"}.__getitem__,
+}
+"""The text of plain values; the encoder takes three times as long for one."""
+if encode_basestring_ascii is not None:
+    _TEXTS[str] = encode_basestring_ascii
 
 
 class _Scanning:

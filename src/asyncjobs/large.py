@@ -8,7 +8,7 @@ Python, which a thread slices by itself (`sys.getswitchinterval`).
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -23,7 +23,7 @@ MOST_NODES = 10_000
 WINDOW = 1 << 16
 _RUN = 1000
 _DEEPEST = 200
-_ATOMS = (str, int, float, bool, type(None), bytes)
+_ATOMS = frozenset((str, int, float, bool, type(None), bytes))
 _SERIES = (tuple, list, set, frozenset)
 _SPACE = (" ", "\t", "\n", "\r")
 
@@ -58,9 +58,9 @@ def is_large(value: object) -> bool:
     return type(value) not in _ATOMS and _left(value, MOST_NODES) < 0
 
 
-def any_large(values: Iterable[object]) -> bool:
+def any_large(values: Collection[object]) -> bool:
     """Return whether one of the values is large."""
-    return any(map(is_large, values))
+    return not _ATOMS.issuperset(map(type, values)) and any(map(is_large, values))
 
 
 def loads(text: str) -> Any:

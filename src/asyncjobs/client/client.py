@@ -99,7 +99,10 @@ class JobClient(Life):
             NotOpen: the client is not open: use it inside `async with`.
             ForkedClient: it was opened before this process was forked: open another here.
         """
-        return await self._submit(definition, await self._preparing.call(definition, args, kwargs))
+        submission = self._preparing.call_at_once(definition, args, kwargs)
+        if submission is None:
+            submission = await self._preparing.call(definition, args, kwargs)
+        return await self._submit(definition, submission)
 
     async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:
         """Submit by name, with parameters as JSON values or Python ones; options as of `using`.
@@ -146,7 +149,8 @@ class JobClient(Life):
         # Before the insert, so that the claim of an engine's worker can join its transaction.
         self._announce(submission.job.name)
         job = await store.insert_one(submission)
-        self._tell_new((submission, job))
+        if job.id == submission.job.id:  # else its key was held, by that one
+            self.events.emit(JobSubmitted(job))
         return JobHandle(job.id, job.name, self, definition, time.monotonic())
 
     async def _insert(self, submissions: list[Submission]) -> list[Job]:
@@ -165,7 +169,7 @@ class JobClient(Life):
 
     def _tell_new(self, pair: tuple[Submission, Job]) -> None:
         submission, job = pair
-        if job.id == submission.job.id:  # else its key was held, by that one
+        if job.id == submission.job.id:
             self.events.emit(JobSubmitted(job))
 
     def _announce(self, name: str) -> None:

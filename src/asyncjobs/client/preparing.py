@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
+from asyncjobs import large
 from asyncjobs.client.submission import encoded_call, encoded_params, submission_of
 from asyncjobs.definition import Call, JobDefinition
 from asyncjobs.errors import InvalidOptions, InvalidParams, JobNotAllowed, UnknownJobName
@@ -24,13 +26,24 @@ class Preparing:
         self._registered_only = registered_only
 
     async def call(self, definition: Any, args: Any, kwargs: Any) -> Submission:
-        """Check a call, and return what would be stored."""
+        """Check a call, and return what would be stored; large arguments are written in a thread."""
+        ready = self.call_at_once(definition, args, kwargs)
+        if ready is None:
+            limit = self._settings.max_params_bytes
+            text = await large.write(partial(encoded_call, definition, limit=limit), args, kwargs)
+            ready = submission_of(definition, text, settings=self._settings)
+        return ready
+
+    def call_at_once(self, definition: Any, args: Any, kwargs: Any) -> Submission | None:
+        """Check a call, and return what would be stored; None where its arguments are large."""
         if not isinstance(definition, JobDefinition):
             raise InvalidOptions(f"submit takes a function decorated with @job, not {definition!r}")
         if not self._registry.holds(definition) and self._registered_only:
             raise UnknownJobName(definition.name, [each.name for each in self._registry])
         self._check_allowed(definition.name)
-        text = await encoded_call(definition, args, kwargs, limit=self._settings.max_params_bytes)
+        if large.any_large(args) or (kwargs and large.any_large(kwargs.values())):
+            return None
+        text = encoded_call(definition, args, kwargs, limit=self._settings.max_params_bytes)
         return submission_of(definition, text, settings=self._settings)
 
     async def calls(self, calls: Sequence[Call[Any]]) -> list[Submission]:
@@ -54,7 +67,11 @@ class Preparing:
         if options:
             definition = definition.using(**options)
         self._check_allowed(name)
-        text = await encoded_params(definition, params, limit=self._settings.max_params_bytes)
+        limit = self._settings.max_params_bytes
+        if large.is_large(params):
+            text = await large.write(partial(encoded_params, definition, limit=limit), params)
+        else:
+            text = encoded_params(definition, params, limit=limit)
         return definition, submission_of(definition, text, settings=self._settings)
 
     def _check_allowed(self, name: str) -> None:

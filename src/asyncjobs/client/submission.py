@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
-from asyncjobs import codec, large
+from asyncjobs import codec
 from asyncjobs.definition import JobDefinition
 from asyncjobs.errors import InvalidOptions, InvalidParams
 from asyncjobs.model.job import Job
@@ -25,32 +24,32 @@ def new_id() -> str:
     return str(uuid7())
 
 
-async def encoded_call(definition: JobDefinition[..., Any], args: Any, kwargs: Any, *, limit: int) -> str:
-    """Return the arguments as JSON text; many of them are written in a thread.
+def encoded_call(
+    definition: JobDefinition[..., Any], args: Any, kwargs: Any, *, limit: int, write: codec.Write = codec.dumps
+) -> str:
+    """Return the arguments of a call as JSON text of at most `limit` bytes.
 
     Raises:
-        InvalidParams: they don't fit the signature or its annotations, or are larger than `limit`.
+        InvalidParams: they don't fit the signature or its annotations, or are larger.
     """
     try:
-        if large.any_large(args) or (kwargs and large.any_large(kwargs.values())):
-            return await large.write(partial(codec.encode_call, definition.function, limit=limit), args, kwargs)
-        return codec.encode_call(definition.function, args, kwargs, limit=limit)
+        return codec.encode_call(definition.function, args, kwargs, limit=limit, write=write)
     except codec.CodecError as error:
-        raise _invalid(definition, error) from None
+        raise InvalidParams(definition.name, error.parameter, error.problem) from None
 
 
-async def encoded_params(definition: JobDefinition[..., Any], params: dict[str, Any], *, limit: int) -> str:
-    """Return named parameters, given as JSON values or as Python ones, as JSON text; many, in a thread.
+def encoded_params(
+    definition: JobDefinition[..., Any], params: dict[str, Any], *, limit: int, write: codec.Write = codec.dumps
+) -> str:
+    """Return named parameters, given as JSON values or as Python ones, as JSON text of at most `limit` bytes.
 
     Raises:
         InvalidParams: as `encoded_call`.
     """
     try:
-        if large.is_large(params):
-            return await large.write(partial(codec.encode_params, definition.function, limit=limit), params)
-        return codec.encode_params(definition.function, params, limit=limit)
+        return codec.encode_params(definition.function, params, limit=limit, write=write)
     except codec.CodecError as error:
-        raise _invalid(definition, error) from None
+        raise InvalidParams(definition.name, error.parameter, error.problem) from None
 
 
 def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
@@ -85,7 +84,3 @@ def _in_utc(moment: datetime) -> datetime:
         return moment.astimezone(UTC)
     except OverflowError:
         raise InvalidOptions(f"run_at is beyond every calendar: {moment!r}") from None
-
-
-def _invalid(definition: JobDefinition[..., Any], error: codec.CodecError) -> InvalidParams:
-    return InvalidParams(definition.name, error.parameter, error.problem)

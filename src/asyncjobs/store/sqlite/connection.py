@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import chain
 from operator import itemgetter
@@ -86,15 +86,18 @@ class ManyRows:
 
     def __init__(self, sql: str) -> None:
         before, row, after = re.split(r"(?<=VALUES )(\([^)]*\))", sql)
-        self._statements = [(size, f"{before}{', '.join([row] * size)}{after}") for size in (64, 32, 16, 8, 4, 2, 1)]
+        sizes = (64, 32, 16, 8, 4, 2, 1)  # few, so that the connection keeps each prepared
+        self._statements = [(n * row.count("?"), f"{before}{', '.join([row] * n)}{after}") for n in sizes]
+        """Of each statement how many values it takes, and its text."""
 
-    def run(self, cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
+    def run(self, cursor: sqlite3.Cursor, rows: Iterable[Row]) -> None:
         """Write the rows, in their order."""
+        values = list(chain.from_iterable(rows))
         done = 0
-        for size, sql in self._statements:  # few sizes, so that the connection keeps each prepared
-            while len(rows) - done >= size:
-                cursor.execute(sql, list(chain.from_iterable(rows[done : done + size])))
-                done += size
+        for length, sql in self._statements:
+            while len(values) - done >= length:
+                cursor.execute(sql, values[done : done + length])
+                done += length
 
 
 @lru_cache(maxsize=1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from asyncjobs.store.sqlite.connection import BEGIN, ManyRows, plain, run_steps, transacted
@@ -29,7 +30,7 @@ def _run_parts(turn: Turn, cursor: sqlite3.Cursor) -> list[Any]:
     brought: list[Any] = _end([part.wanted for part in turn.ends], cursor)
     brought += [run_steps(part.wanted, cursor) for part in turn.steps]
     if turn.inserts:
-        _NEW_JOBS.run(cursor, [row for part in turn.inserts for row in part.wanted])
+        _NEW_JOBS.run(cursor, chain.from_iterable([part.wanted for part in turn.inserts]))
         brought += [None] * len(turn.inserts)
     brought += [_take(cursor, part.wanted) for part in turn.takes]
     return brought
