@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -55,12 +56,15 @@ def encoded_params(
 def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
     """Return a new job with every option decided: the definition's, else the settings'."""
     made = uuid7()
-    now = datetime.now(UTC)
-    run_at = definition.run_at
-    if run_at is None:
-        run_at = now if definition.delay is None else now + timedelta(seconds=definition.delay)
-    else:
-        run_at = _in_utc(run_at)
+    # The millisecond that the id begins with, so that the two can't disagree.
+    created = (made.int >> 80) / 1000
+    created_at = datetime.fromtimestamp(created, UTC)
+    if definition.run_at is not None:
+        run_at = _in_utc(definition.run_at)
+    elif definition.delay is not None:
+        run_at = datetime.now(UTC) + timedelta(seconds=definition.delay)
+    else:  # ids go on from the newest when the clock is turned back
+        run_at = created_at if created <= time.time() else datetime.now(UTC)
     job = Job(
         id=str(made),
         name=definition.name,
@@ -72,8 +76,7 @@ def submission_of(definition: JobDefinition[..., Any], params_json: str, *, sett
         max_retries=settings.max_retries if definition.max_retries is None else definition.max_retries,
         retry_delay=settings.retry_delay if definition.retry_delay is None else definition.retry_delay,
         retry_max_delay=settings.retry_max_delay if definition.retry_max_delay is None else definition.retry_max_delay,
-        # The millisecond that the id begins with, so that the two can't disagree.
-        created_at=datetime.fromtimestamp((made.int >> 80) / 1000, UTC),
+        created_at=created_at,
         run_at=run_at,
     )
     return Submission(job, definition.env, named=definition.run_at is not None)

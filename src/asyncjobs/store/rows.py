@@ -105,6 +105,7 @@ def canonical_pair(name: str, value: Any) -> str:
 def submission_row(submission: Submission) -> Row:
     """Return the values NEW_JOB of a new job."""
     job = submission.job
+    created_at = micros(job.created_at)
     return (
         job.id,
         job.name,
@@ -114,8 +115,8 @@ def submission_row(submission: Submission) -> Row:
         job.attempt,
         job.retry_count,
         job.interruptions,
-        (job.created_at - _EPOCH) // _MICROSECOND,  # `micros`, two calls less
-        (job.run_at - _EPOCH) // _MICROSECOND,
+        created_at,
+        created_at if job.run_at is job.created_at else micros(job.run_at),
         job.timeout,
         job.kill_grace,
         job.max_retries,
