@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -102,7 +102,7 @@ class JobClient(Life):
         submission = self._preparing.call_at_once(definition, args, kwargs)
         if submission is None:
             submission = await self._preparing.call(definition, args, kwargs)
-        return await self._submit(definition, submission)
+        return self._submitted(definition, submission, await self._insert_one(submission))
 
     async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:
         """Submit by name, with parameters as JSON values or Python ones; options as of `using`.
@@ -112,7 +112,8 @@ class JobClient(Life):
             InvalidOptions: one of the options is unknown or can't be used.
             InvalidParams, JobNotAllowed, NotOpen, ForkedClient, StoreUnavailable: as for `submit`.
         """
-        return await self._submit(*await self._preparing.named(name, params, options))
+        definition, submission = await self._preparing.named(name, params, options)
+        return self._submitted(definition, submission, await self._insert_one(submission))
 
     async def submit_many(self, calls: Iterable[Call[R]]) -> list[JobHandle[R]]:
         """Store many jobs in one transaction: all of them, or none, also when the call is cancelled.
@@ -126,11 +127,11 @@ class JobClient(Life):
         submissions = await self._preparing.calls(bound)
         jobs = await self._insert(submissions) if submissions else []
 
-        def handle_of(pair: tuple[Job, Call[R]]) -> JobHandle[R]:
-            job, call = pair
-            return JobHandle(job.id, job.name, self, call.definition, time.monotonic())
+        def submitted(each: tuple[Call[R], Submission, Job]) -> JobHandle[R]:
+            call, submission, job = each
+            return self._submitted(call.definition, submission, job)
 
-        return await unhurried(handle_of, zip(jobs, bound, strict=True))
+        return await unhurried(submitted, zip(bound, submissions, jobs, strict=True))
 
     def within(self, transaction: Any) -> Within:
         """Return what submits inside the application's own transaction: the jobs exist if and only if it commits.
@@ -144,11 +145,13 @@ class JobClient(Life):
         """
         return Within(self, self._preparing, self._opened_store(), transaction)
 
-    async def _submit(self, definition: JobDefinition[..., R], submission: Submission) -> JobHandle[R]:
+    def _insert_one(self, submission: Submission) -> Awaitable[Job]:
         store = self._opened_store()
         # Before the insert, so that the claim of an engine's worker can join its transaction.
         self._announce(submission.job.name)
-        job = await store.insert_one(submission)
+        return store.insert_one(submission)
+
+    def _submitted(self, definition: JobDefinition[..., R], submission: Submission, job: Job) -> JobHandle[R]:
         if job.id == submission.job.id:  # else its key was held, by that one
             self.events.emit(JobSubmitted(job))
         return JobHandle(job.id, job.name, self, definition, time.monotonic())
@@ -164,13 +167,7 @@ class JobClient(Life):
             if len(submissions) >= AT_ONCE:  # they are made ready in slices: that claim may have come before them
                 for name in names:
                     self._announce(name)
-        await unhurried(self._tell_new, zip(submissions, jobs, strict=True))
         return jobs
-
-    def _tell_new(self, pair: tuple[Submission, Job]) -> None:
-        submission, job = pair
-        if job.id == submission.job.id:
-            self.events.emit(JobSubmitted(job))
 
     def _announce(self, name: str) -> None:
         """Jobs of this name are about to be there; a client has nobody to tell."""
