@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 
 from asyncjobs.client.looking import Looking
 from asyncjobs.errors import JobNotFound
@@ -28,7 +29,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._looking: Looking[str, Job] = Looking()
-        self._recent: dict[str, tuple[float, Job]] = {}
+        self._recent: OrderedDict[str, tuple[float, Job]] = OrderedDict()
 
     async def end_of(self, job_id: str, *, submitted_at: float | None = None) -> Job:
         """Return the job's final record, without its attempts.
@@ -49,7 +50,7 @@ class Waiting:
         if len(job.params_json) + len(job.result_json or "") <= LONGEST_REMEMBERED:
             self._recent[job.id] = (asyncio.get_running_loop().time(), job)
             if len(self._recent) > MOST_REMEMBERED:
-                del self._recent[next(iter(self._recent))]
+                self._recent.popitem(last=False)
         self._looking.settle(job.id, job)
 
     def forget_all(self) -> None:

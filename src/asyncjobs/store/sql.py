@@ -236,7 +236,7 @@ class SqlStore:
 
     async def finish(self, job: Job, transition: Transition, *, attempt: Attempt, now: datetime) -> JobStatus | None:
         """End the attempt that `job` is, if the row still says so."""
-        end = End(fenced_row(job, transition, now=now), attempt_row(attempt), transition.status.value)
+        end = End(fenced_row(job, transition, now=now), attempt_row(attempt), transition.status._value_)
         status = await self._turns.end(end, _read_status)
         if status is JobStatus.PENDING or job.name in self._limited:  # others may have waited for it to run fewer
             self._database.tell(Change(due=frozenset((job.name,)), moved=True))

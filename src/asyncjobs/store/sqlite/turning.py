@@ -15,6 +15,7 @@ from asyncjobs.store.turns import End, Row, Take, Turn
 _INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
 _NEW_JOBS = ManyRows(_INSERT)
 _INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
+_ATTEMPTS = ManyRows(_INSERT_ATTEMPT)
 _FINISH, _spread_end = plain(FINISH.sql)
 
 
@@ -46,7 +47,7 @@ def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
         cursor.execute("ROLLBACK")
         cursor.execute(BEGIN)
         return [_end_one(cursor, end) for end in ends]
-    cursor.executemany(_INSERT_ATTEMPT, [end.attempt for end in ends])
+    _ATTEMPTS.run(cursor, [end.attempt for end in ends])
     return [_status_written(cursor, end) for end in ends]
 
 
