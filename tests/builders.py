@@ -136,8 +136,9 @@ def turns_of(store: Any, monkeypatch: pytest.MonkeyPatch) -> list[Turn]:
 
 
 async def insert(store: Store, *jobs: Job, env: dict[str, str] | None = None) -> list[Job]:
-    """Insert jobs in one call."""
-    return await store.insert([Submission(job, env or {}) for job in jobs])
+    """Insert jobs in one call; a lone one goes its own way."""
+    submissions = [Submission(job, env or {}) for job in jobs]
+    return [await store.insert_one(*submissions)] if len(jobs) == 1 else await store.insert(submissions)
 
 
 async def claim_all(

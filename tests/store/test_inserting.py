@@ -8,7 +8,7 @@ from asyncjobs.errors import StoreUnavailable
 from asyncjobs.model.job import Job, JobStatus
 from asyncjobs.store import Claimed, Submission
 from asyncjobs.store.turns import Step
-from builders import EVERY_JOB, HOUR, MINUTE, NOON, claim_one, ended_job, insert, make_id, make_job, stored
+from builders import EVERY_JOB, HOUR, MINUTE, NOON, claim_all, claim_one, ended_job, insert, make_id, make_job, stored
 
 EVERY_FIELD = {
     "name": "thümbnail \U0001f600",
@@ -213,6 +213,20 @@ async def test_ten_thousand_jobs_are_inserted_in_one_call(store):
     await insert(store, *(make_job() for _ in range(10_000)))
 
     assert len(await store.page(EVERY_JOB, limit=20_000, before=None)) == 10_000
+
+
+async def test_callers_at_once_are_served_in_the_order_in_which_they_came(store):
+    """As many as fill several statements of rows; some are there already, some hold a key that is taken."""
+    jobs = [make_job(key="cat.png" if n % 50 == 7 else None) for n in range(200)]
+    await insert(store, jobs[100])
+
+    answers = await asyncio.gather(*(insert(store, job) for job in jobs))
+
+    assert answers == [[jobs[7] if job.key else job] for job in jobs]
+    expected = [jobs[100], *(job for job in jobs if job is not jobs[100] and (job.key is None or job is jobs[7]))]
+    claimed = await claim_all(store, limit=1000)
+    assert {job.id for job in claimed} == {job.id for job in expected}
+    assert [job.id for job in claimed if job.key is None] == [job.id for job in expected if job.key is None]
 
 
 async def test_an_insert_that_is_cancelled_leaves_the_job_there_or_not_and_can_be_repeated(store):
