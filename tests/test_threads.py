@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import os
+import sys
 import threading
 from functools import partial
+
+import pytest
 
 from asyncjobs.store import open_store
 from asyncjobs.threads import WayBack
@@ -42,10 +45,9 @@ async def test_what_a_thread_calls_is_called_in_the_loop_in_order():
             way.call(heard, n)
         way.end()
 
-    thread = in_a_thread(work)
+    in_a_thread(work).join()  # nobody reads meanwhile
     async with asyncio.timeout(60):
         await everything.wait()
-    thread.join()
     assert called == [(n, threading.get_ident()) for n in range(100_000)]
 
 
@@ -81,6 +83,26 @@ async def test_a_call_that_fails_is_reported_and_stops_no_other():
     async with asyncio.timeout(60):
         await called.wait()
     assert [type(each) for each in reported] == [ValueError]
+
+
+def test_calls_after_one_that_stops_the_loop_are_heard_when_it_goes_on():
+    loop = asyncio.new_event_loop()
+    way = loop.run_until_complete(made())
+    called: list[int] = []
+
+    def work():
+        way.call(sys.exit)
+        way.call(called.append, 1)
+        way.end()
+
+    in_a_thread(work).join()
+    with pytest.raises(SystemExit):
+        loop.run_forever()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+
+    assert called == [1]
 
 
 def call_once(way, refused):

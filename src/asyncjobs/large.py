@@ -8,7 +8,7 @@ Python, which a thread slices by itself (`sys.getswitchinterval`).
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -58,9 +58,9 @@ def is_large(value: object) -> bool:
     return type(value) not in _ATOMS and _left(value, MOST_NODES) < 0
 
 
-def any_large(values: Collection[object]) -> bool:
-    """Return whether one of the values is large."""
-    return not _ATOMS.issuperset(map(type, values)) and any(map(is_large, values))
+def are_large(values: tuple[object, ...]) -> bool:
+    """Return whether the values are large together."""
+    return not _ATOMS.issuperset(map(type, values)) and is_large(values)
 
 
 def loads(text: str) -> Any:

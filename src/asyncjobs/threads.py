@@ -100,6 +100,9 @@ class WayBack:
                 function(*args)
             except Exception as error:
                 self._loop.call_exception_handler({"message": f"{function} failed", "exception": error})
+            except BaseException:  # it stops the loop, which may go on later
+                self._loop.call_soon(self._call_all)
+                raise
 
     def _close(self) -> None:
         self._loop.remove_reader(self._heard)

@@ -38,8 +38,14 @@ def install(patch: Patch = setattr) -> None:
     patch(sys.modules["asyncjobs.client.submission"], "uuid7", _uuid7)
 
 
+_newest = 0
+
+
 def _uuid7() -> UUID:
-    return UUID(int=time.time_ns() // 1_000_000 << 80 | 7 << 76 | 2 << 62 | getrandbits(62))
+    """Return an id of the wall clock's millisecond, or of the newest id's where that is later, as the library does."""
+    global _newest
+    _newest = max(_newest, time.time_ns() // 1_000_000)
+    return UUID(int=_newest << 80 | 7 << 76 | 2 << 62 | getrandbits(62))
 
 
 class _AlsoPlain(type):

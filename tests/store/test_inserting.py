@@ -215,6 +215,17 @@ async def test_ten_thousand_jobs_are_inserted_in_one_call(store):
     assert len(await store.page(EVERY_JOB, limit=20_000, before=None)) == 10_000
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 127, 128, 130])
+@pytest.mark.parametrize("length", [1, 10_000])
+async def test_jobs_of_one_call_are_claimed_in_the_order_given(store, count, length):
+    jobs = [make_job(params_json=json.dumps("x" * length) if n % 5 == 0 else "{}") for n in range(count)]
+
+    await store.insert([Submission(job, {"A": "b"} if length == 1 and n == 100 else {}) for n, job in enumerate(jobs)])
+
+    claimed = await claim_all(store, limit=1000)
+    assert [(job.id, job.params_json) for job in claimed] == [(job.id, job.params_json) for job in jobs]
+
+
 async def test_callers_at_once_are_served_in_the_order_in_which_they_came(store):
     """As many as fill several statements of rows; some are there already, some hold a key that is taken."""
     jobs = [make_job(key="cat.png" if n % 50 == 7 else None) for n in range(200)]

@@ -32,6 +32,17 @@ async def test_the_poll_comes_however_much_is_heard_meanwhile(postgres_url, monk
     assert HINT in heard
 
 
+async def test_others_are_told_of_a_lone_job(postgres_url, monkeypatch):
+    monkeypatch.setattr(hints, "POLL_SECONDS", 3600)
+    monkeypatch.setattr(hints, "POLL_ALONE_SECONDS", 3600)
+    async with opened(postgres_url) as store, opened(postgres_url) as other, asyncio.timeout(30):
+        assert await other.changed() == ANYTHING  # it listens
+
+        await insert(store, make_job(name="resize"))
+
+        assert await other.changed() == Change(due=frozenset({"resize"}))
+
+
 async def test_what_may_have_been_written_is_never_called_undone(postgres_url, monkeypatch):
     """F10: the answer was lost, and then nobody could be reached."""
     monkeypatch.setattr(database_module, "TRY_SECONDS", 0.05)

@@ -14,6 +14,7 @@ import story_jobs
 from story_jobs import Colour, Order
 
 from asyncjobs import (
+    DuplicateJobName,
     InvalidOptions,
     InvalidParams,
     JobClient,
@@ -26,6 +27,8 @@ from asyncjobs import (
     UnknownJobName,
     job,
 )
+from asyncjobs.engine.worker import Worker
+from asyncjobs.telemetry import JobSubmitted
 
 Start = Callable[..., Awaitable[JobEngine]]
 
@@ -208,13 +211,37 @@ async def test_higher_priority_runs_first(start: Start, tmp_path: Path) -> None:
 async def test_a_key_makes_a_submission_idempotent(engine: JobEngine) -> None:
     """F64, F78: however often it is submitted, at once or later, there is one job."""
     keyed = story_jobs.add_inline.using(key="order 17")
+    submitted: list[str] = []
+    engine.subscribe(lambda event: submitted.append(event.job.id) if isinstance(event, JobSubmitted) else None)
 
     handles = await asyncio.gather(*(engine.submit(keyed, n) for n in range(20)))
     await handles[0].wait(timeout=30)
     later = await engine.submit(keyed, 99)
 
     assert len({each.id for each in [*handles, later]}) == 1
+    assert submitted == [later.id]
     assert len((await engine.list()).jobs) == 1
+
+
+async def test_a_submit_wakes_its_worker_at_once(engine: JobEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[str] = []
+    wake = Worker.wake
+
+    def noted(worker: Worker) -> None:
+        woken.append(worker.definition.name)
+        wake(worker)
+
+    monkeypatch.setattr(Worker, "wake", noted)
+    submitting = asyncio.create_task(engine.submit(story_jobs.add_inline, 1, 2))
+    await asyncio.sleep(0)
+
+    assert "add_inline" in woken
+    assert await (await submitting).result(timeout=30) == 3
+
+
+async def test_another_function_of_a_registered_name_is_refused(engine: JobEngine) -> None:
+    with pytest.raises(DuplicateJobName):
+        await engine.submit(job(name="add")(story_jobs.note.function), "a", "b")
 
 
 async def test_a_submit_that_is_cancelled_is_resolved_by_its_key(engine: JobEngine) -> None:

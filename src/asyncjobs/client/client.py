@@ -101,7 +101,7 @@ class JobClient(Life):
         """
         submission = self._preparing.call_at_once(definition, args, kwargs)
         if submission is None:
-            submission = await self._preparing.call(definition, args, kwargs)
+            submission = await self._preparing.call_in_thread(definition, args, kwargs)
         return self._submitted(definition, submission, await self._insert_one(submission))
 
     async def submit_named(self, name: str, params: dict[str, Any], **options: Any) -> JobHandle[Any]:

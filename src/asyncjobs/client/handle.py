@@ -6,8 +6,6 @@ from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from msgspec import Struct
-
 from asyncjobs import codec, large
 from asyncjobs.errors import AsyncJobsError, JobCanceled, JobFailed, JobTimedOut
 from asyncjobs.model.job import Job, JobError, JobStatus, LogChunk, Progress
@@ -19,15 +17,24 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class JobHandle(Struct, Generic[R], frozen=True, eq=False):
+class JobHandle(Generic[R]):
     """One job, as its submitter holds it; `id` is all that another process needs to follow it."""
 
-    id: str
-    name: str
-    _client: JobClient
-    _definition: JobDefinition[..., R] | None = None
-    _submitted_at: float | None = None
-    """By the monotonic clock, where it was submitted here."""
+    __slots__ = ("_client", "_definition", "_submitted_at", "id", "name")
+
+    def __init__(
+        self,
+        id: str,
+        name: str,
+        client: JobClient,
+        definition: JobDefinition[..., R] | None = None,
+        submitted_at: float | None = None,
+    ) -> None:
+        self.id = id
+        self.name = name
+        self._client = client
+        self._definition = definition
+        self._submitted_at = submitted_at  # by the monotonic clock, where it was submitted here
 
     def __repr__(self) -> str:
         return f"<JobHandle {self.name} {self.id}>" if self.name else f"<JobHandle {self.id}>"

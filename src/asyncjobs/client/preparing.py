@@ -28,22 +28,24 @@ class Preparing:
     async def call(self, definition: Any, args: Any, kwargs: Any) -> Submission:
         """Check a call, and return what would be stored; large arguments are written in a thread."""
         ready = self.call_at_once(definition, args, kwargs)
-        if ready is None:
-            limit = self._settings.max_params_bytes
-            text = await large.write(partial(encoded_call, definition, limit=limit), args, kwargs)
-            ready = submission_of(definition, text, settings=self._settings)
-        return ready
+        return ready or await self.call_in_thread(definition, args, kwargs)
 
     def call_at_once(self, definition: Any, args: Any, kwargs: Any) -> Submission | None:
-        """Check a call, and return what would be stored; None where its arguments are large."""
+        """Check a call, and return what would be stored; None where its arguments are large: then in a thread."""
         if not isinstance(definition, JobDefinition):
             raise InvalidOptions(f"submit takes a function decorated with @job, not {definition!r}")
         if not self._registry.holds(definition) and self._registered_only:
             raise UnknownJobName(definition.name, [each.name for each in self._registry])
         self._check_allowed(definition.name)
-        if large.any_large(args) or (kwargs and large.any_large(kwargs.values())):
+        if large.are_large(args) or (kwargs and large.is_large(kwargs)):
             return None
         text = encoded_call(definition, args, kwargs, limit=self._settings.max_params_bytes)
+        return submission_of(definition, text, settings=self._settings)
+
+    async def call_in_thread(self, definition: JobDefinition[..., Any], args: Any, kwargs: Any) -> Submission:
+        """Return what would be stored of a call whose arguments are large, and whose definition was checked."""
+        limit = self._settings.max_params_bytes
+        text = await large.write(partial(encoded_call, definition, limit=limit), args, kwargs)
         return submission_of(definition, text, settings=self._settings)
 
     async def calls(self, calls: Sequence[Call[Any]]) -> list[Submission]:

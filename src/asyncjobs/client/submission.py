@@ -56,15 +56,15 @@ def encoded_params(
 def submission_of(definition: JobDefinition[..., Any], params_json: str, *, settings: Settings) -> Submission:
     """Return a new job with every option decided: the definition's, else the settings'."""
     made = uuid7()
-    # The millisecond that the id begins with, so that the two can't disagree.
+    # The millisecond that the id begins with, but for a clock that was turned back: ids go on from the newest.
     created = (made.int >> 80) / 1000
-    created_at = datetime.fromtimestamp(created, UTC)
+    created_at = datetime.fromtimestamp(created, UTC) if created <= time.time() else datetime.now(UTC)
     if definition.run_at is not None:
         run_at = _in_utc(definition.run_at)
     elif definition.delay is not None:
         run_at = datetime.now(UTC) + timedelta(seconds=definition.delay)
-    else:  # ids go on from the newest when the clock is turned back
-        run_at = created_at if created <= time.time() else datetime.now(UTC)
+    else:
+        run_at = created_at
     job = Job(
         id=str(made),
         name=definition.name,

@@ -81,15 +81,16 @@ _SLACK_MILLIS = 60_000  # an id is made a moment after its `created_at` is taken
 
 def earliest_id(moment: datetime) -> str:
     """Return a text that is not above the id of any job created at `moment` or later."""
-    return _id_prefix(micros(moment) // 1000 - _SLACK_MILLIS)
+    return id_prefix(micros(moment) // 1000 - _SLACK_MILLIS)
 
 
 def latest_id(moment: datetime) -> str:
     """Return a text that is above the id of every job created at `moment` or earlier."""
-    return _id_prefix(micros(moment) // 1000 + _SLACK_MILLIS)
+    return id_prefix(micros(moment) // 1000 + _SLACK_MILLIS)
 
 
-def _id_prefix(millis: int) -> str:
+def id_prefix(millis: int) -> str:
+    """Return a text that is below the id of every job created in this millisecond or later, and above all others."""
     digits = f"{min(max(millis, 0), 2**48 - 1):012x}"
     return f"{digits[:8]}-{digits[8:]}-"
 

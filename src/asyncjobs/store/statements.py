@@ -18,7 +18,16 @@ from sqlalchemy.sql import ClauseElement
 
 from asyncjobs.model.job import FINAL, Job, JobStatus
 from asyncjobs.store import JobFilter
-from asyncjobs.store.rows import ATTEMPT_COLUMNS, JOB_COLUMNS, NEW_JOB, canonical_pair, earliest_id, latest_id, micros
+from asyncjobs.store.rows import (
+    ATTEMPT_COLUMNS,
+    JOB_COLUMNS,
+    NEW_JOB,
+    canonical_pair,
+    earliest_id,
+    id_prefix,
+    latest_id,
+    micros,
+)
 from asyncjobs.store.schema import job_attempts, job_output, job_progress, jobs
 from asyncjobs.store.turns import Row, Step
 
@@ -102,16 +111,16 @@ _RETRY_FINAL = Statement(
 )
 
 
-# Only if the newest job is of a time to come: else the clock was not turned back, and nothing is walked over.
+# Only if the newest id is of a time to come: else the clock was not turned back, and nothing is walked over.
 _BRING_FORWARD = Statement(
     f"UPDATE jobs SET run_at = :now WHERE status = 'PENDING' AND run_at > :now AND run_at - created_at < {AT_ONCE} "
-    "AND (SELECT newest.created_at FROM jobs AS newest ORDER BY newest.id DESC LIMIT 1) > :now"
+    "AND (SELECT newest.id FROM jobs AS newest ORDER BY newest.id DESC LIMIT 1) > :id"
 )
 
 
 def bring_forward(*, now: int) -> Step:
     """Make due what was due at once when it was submitted."""
-    return _BRING_FORWARD.step({"now": now})
+    return _BRING_FORWARD.step({"now": now, "id": id_prefix(now // 1000 + 1)})
 
 
 def cancel_waiting(*, job_id: str, error: str, now: int) -> Step:

@@ -72,8 +72,10 @@ class SqliteDatabase:
             self._writer = Writer(connection, translated=self.translated, written=self._count)
             self._reader = await self._connect()
             self._checkpoints = Checkpoints(self._writer, await self._connect())
-        except BaseException:
+        except BaseException as error:
             await self.close()
+            if isinstance(error, OSError):  # such as no descriptor left
+                raise self.translated(error) from error
             raise
 
     @property

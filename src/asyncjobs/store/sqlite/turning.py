@@ -1,12 +1,14 @@
-"""How a turn is run: each statement once for each of its rows, all between BEGIN IMMEDIATE and COMMIT."""
+"""How a turn is run: all of it between BEGIN IMMEDIATE and COMMIT."""
 
 from __future__ import annotations
 
 import sqlite3
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
+from asyncjobs.store.rows import NEW_JOB
 from asyncjobs.store.sqlite.connection import BEGIN, ManyRows, plain, run_steps, transacted
 from asyncjobs.store.sqlite.statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
 from asyncjobs.store.statements import INSERT_JOB
@@ -15,8 +17,9 @@ from asyncjobs.store.turns import End, Row, Take, Turn
 _INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
 _NEW_JOBS = ManyRows(_INSERT)
 _INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
-_ATTEMPTS = ManyRows(_INSERT_ATTEMPT)
 _FINISH, _spread_end = plain(FINISH.sql)
+_params_of, _env_of = itemgetter(NEW_JOB.index("params")), itemgetter(NEW_JOB.index("env"))
+_LONG = 8192
 
 
 def run_turn(connection: sqlite3.Connection, turn: Turn) -> list[Any]:
@@ -31,10 +34,21 @@ def _run_parts(turn: Turn, cursor: sqlite3.Cursor) -> list[Any]:
     brought: list[Any] = _end([part.wanted for part in turn.ends], cursor)
     brought += [run_steps(part.wanted, cursor) for part in turn.steps]
     if turn.inserts:
-        _NEW_JOBS.run(cursor, chain.from_iterable([part.wanted for part in turn.inserts]))
+        _insert(cursor, list(chain.from_iterable([part.wanted for part in turn.inserts])))
         brought += [None] * len(turn.inserts)
     brought += [_take(cursor, part.wanted) for part in turn.takes]
     return brought
+
+
+def _insert(cursor: sqlite3.Cursor, rows: list[Row]) -> None:
+    """Write new jobs, many in each statement; one by one where their texts are long.
+
+    For a statement takes its values under the interpreter's lock, and keeps them until it is run again.
+    """
+    if any(map(_env_of, rows)) or max(map(len, map(_params_of, rows)), default=0) > _LONG:
+        cursor.executemany(_INSERT, rows)
+    else:
+        _NEW_JOBS.run(cursor, rows)
 
 
 def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
@@ -47,7 +61,7 @@ def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
         cursor.execute("ROLLBACK")
         cursor.execute(BEGIN)
         return [_end_one(cursor, end) for end in ends]
-    _ATTEMPTS.run(cursor, [end.attempt for end in ends])
+    cursor.executemany(_INSERT_ATTEMPT, [end.attempt for end in ends])
     return [_status_written(cursor, end) for end in ends]
 
 
