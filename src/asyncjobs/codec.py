@@ -279,21 +279,23 @@ def _conversion() -> ModuleType:
 
 def _object(fields: Iterable[Field], values: Iterable[Any], limit: int, write: Write) -> str:
     """Return the JSON object of the parameters; each is written by itself, which is quicker for plain ones."""
-    forms = []
-    name = None
+    texts = []
+    name = encoded = None
     try:
         for field, value in zip(fields, values):  # noqa: B905  # Python 3.9; as many of both
             name, key, encode = field
-            forms.append((key, encode(value)))
+            form = encode(value)
+            encoded = name
+            texts.append(key + write(form))
     except Misfit as misfit:
         raise CodecError(misfit.sentence(), name) from None
-    except RecursionError:
-        raise CodecError(TOO_DEEP, name) from None
-    try:
-        text = f"{{{', '.join([key + write(form) for key, form in forms])}}}"
-    except (ValueError, RecursionError) as error:  # this process has lowered a limit of the interpreter
-        raise CodecError(f"the parameters can't be written as JSON: {error}") from error
-    return _within(text, limit, "the parameters", "max_params_bytes")
+    except (ValueError, RecursionError) as error:
+        if encoded is name:  # this process has lowered a limit of the interpreter
+            raise CodecError(f"it can't be written as JSON: {error}", name) from error
+        if isinstance(error, RecursionError):
+            raise CodecError(TOO_DEEP, name) from None
+        raise  # it is of the value's own code
+    return _within(f"{{{', '.join(texts)}}}", limit, "the parameters", "max_params_bytes")
 
 
 def _converted(given: dict[str, Any], converters: dict[str, Convert]) -> dict[str, Any]:

@@ -215,8 +215,7 @@ async def test_ten_thousand_jobs_are_inserted_in_one_call(store):
     assert len(await store.page(EVERY_JOB, limit=20_000, before=None)) == 10_000
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 63, 64, 65, 127, 128, 130])
-@pytest.mark.parametrize("length", [1, 10_000])
+@pytest.mark.parametrize(("count", "length"), [(1, 1), (127, 1), (130, 1), (3, 10_000)])
 async def test_jobs_of_one_call_are_claimed_in_the_order_given(store, count, length):
     jobs = [make_job(params_json=json.dumps("x" * length) if n % 5 == 0 else "{}") for n in range(count)]
 
