@@ -225,6 +225,18 @@ async def test_jobs_of_one_call_are_claimed_in_the_order_given(store, count, len
     assert [(job.id, job.params_json) for job in claimed] == [(job.id, job.params_json) for job in jobs]
 
 
+@pytest.mark.parametrize("in_a_row", [1, 2, 7, 50, 131])
+async def test_jobs_of_one_call_come_back_as_each_was_inserted_however_many_in_a_row_are_alike(store, in_a_row):
+    jobs = [
+        make_job(name=f"job {n // in_a_row % 3}", priority=n // in_a_row, timeout=None if n // in_a_row % 2 else 0.5)
+        for n in range(131)
+    ]
+
+    await insert(store, *jobs)
+
+    assert await store.page(EVERY_JOB, limit=200, before=None) == jobs[::-1]
+
+
 async def test_callers_at_once_are_served_in_the_order_in_which_they_came(store):
     """As many as fill several statements of rows; some are there already, some hold a key that is taken."""
     jobs = [make_job(key="cat.png" if n % 50 == 7 else None) for n in range(200)]

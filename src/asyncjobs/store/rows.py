@@ -36,8 +36,19 @@ JOB_COLUMNS = (
     "params",
     "result",
 )
-_LATER = {"engine_id", "started_at", "finished_at", "cancel_requested_at", "error", "result"}
-NEW_JOB = (*(column for column in JOB_COLUMNS if column not in _LATER), "env")
+OPTIONS = (
+    "name",
+    "key",
+    "priority",
+    "timeout",
+    "kill_grace",
+    "max_retries",
+    "retry_delay",
+    "retry_max_delay",
+    "env",
+)
+NEW_JOB = (*OPTIONS, "id", "created_at", "run_at", "params")
+"""What is written of a new job; the rest the tables have by default."""
 ENDED = (
     "id",
     "attempt",
@@ -108,23 +119,19 @@ def submission_row(submission: Submission) -> Row:
     job = submission.job
     created_at = micros(job.created_at)
     return (
-        job.id,
         job.name,
         job.key,
-        job.status._value_,  # `value` is two calls more
         job.priority,
-        job.attempt,
-        job.retry_count,
-        job.interruptions,
-        created_at,
-        created_at if job.run_at is job.created_at else micros(job.run_at),
         job.timeout,
         job.kill_grace,
         job.max_retries,
         job.retry_delay,
         job.retry_max_delay,
-        job.params_json,
         json.dumps(submission.env) if submission.env else None,
+        job.id,
+        created_at,
+        created_at if job.run_at is job.created_at else micros(job.run_at),
+        job.params_json,
     )
 
 

@@ -113,8 +113,10 @@ FROM later LEFT JOIN taken ON true"""
 _AFTER_JOBS = NEW_JOBS.count + 1
 _NAME, _LIMIT, _ENGINE, _NOW_IT_IS = (f"${_AFTER_JOBS + place}" for place in range(4))
 _BEGUN = {
-    "status": "CASE WHEN best.n IS NULL THEN wanted.status ELSE 'RUNNING' END",
-    "attempt": "wanted.attempt + CASE WHEN best.n IS NULL THEN 0 ELSE 1 END",
+    "status": "CASE WHEN best.n IS NULL THEN 'PENDING' ELSE 'RUNNING' END",
+    "attempt": "CASE WHEN best.n IS NULL THEN 0 ELSE 1 END",
+    "engine_id": f"CASE WHEN best.n IS NOT NULL THEN {_ENGINE} END",
+    "started_at": f"CASE WHEN best.n IS NOT NULL THEN {_NOW_IT_IS} END",
 }
 INSERT_AND_CLAIM = f"""WITH RECURSIVE {_due(_AFTER_JOBS)},
 wanted AS MATERIALIZED (SELECT * FROM {NEW_JOBS.sql}),
@@ -128,9 +130,8 @@ best AS MATERIALIZED (
 ),
 {_taken(_AFTER_JOBS, "best")},
 written AS (
-    INSERT INTO jobs ({_NEW}, engine_id, started_at)
-    SELECT {", ".join(_BEGUN.get(each, "wanted." + each) for each in NEW_JOB)},
-        CASE WHEN best.n IS NOT NULL THEN {_ENGINE} END, CASE WHEN best.n IS NOT NULL THEN {_NOW_IT_IS} END
+    INSERT INTO jobs ({", ".join(_BEGUN)}, {_NEW})
+    SELECT {", ".join(_BEGUN.values())}, {", ".join("wanted." + each for each in NEW_JOB)}
     FROM wanted LEFT JOIN best ON best.n = wanted.n ORDER BY wanted.n
     ON CONFLICT DO NOTHING
     RETURNING jobs.seq, jobs.env, {QUALIFIED}

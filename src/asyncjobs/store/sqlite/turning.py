@@ -8,14 +8,14 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from asyncjobs.store.rows import NEW_JOB
+from asyncjobs.store.rows import NEW_JOB, OPTIONS
 from asyncjobs.store.sqlite.connection import BEGIN, ManyRows, plain, run_steps, transacted
 from asyncjobs.store.sqlite.statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
 from asyncjobs.store.statements import INSERT_JOB
 from asyncjobs.store.turns import End, Row, Take, Turn
 
 _INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
-_NEW_JOBS = ManyRows(_INSERT)
+_NEW_JOBS = ManyRows("jobs", alike=OPTIONS, own=NEW_JOB[len(OPTIONS) :])
 _INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
 _FINISH, _spread_end = plain(FINISH.sql)
 _params_of, _env_of = itemgetter(NEW_JOB.index("params")), itemgetter(NEW_JOB.index("env"))
