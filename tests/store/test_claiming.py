@@ -261,6 +261,33 @@ async def test_a_claim_that_shares_a_turn_with_a_delayed_job_tells_when_that_is_
     assert (later.claimed, later.next_run_at) == ((), LATER)
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        pytest.param({"name": "convert", "limit": 5}, id="of another name"),
+        pytest.param({"name": "thumbnail", "limit": 0}, id="of no job"),
+        pytest.param({"name": "thumbnail", "limit": 5, "max_running": 1}, id="of a name of which enough run"),
+    ],
+)
+async def test_a_claim_takes_no_new_job_of_its_turn_that_it_would_not_take_later(store, wanted):
+    await claim_one(store, inserted=make_job())
+    new = make_job()
+
+    claim, _ = await asyncio.gather(store.claim(**wanted, engine_id="engine-b", now=NOON), insert(store, new))
+
+    assert claim.claimed == ()
+    assert (await stored(store, new)).status is JobStatus.PENDING
+
+
+async def test_a_job_that_is_submitted_again_alone_in_the_turn_of_a_claim_is_not_claimed_for_that(store):
+    running = await claim_one(store, inserted=make_job())
+
+    claimed, *_ = await asyncio.gather(claim_all(store), insert(store, running))
+
+    assert claimed == []
+    assert await stored(store, running) == running
+
+
 async def test_a_job_that_is_submitted_again_in_the_turn_of_a_claim_is_not_claimed_for_that(store):
     running, other = make_job(), make_job()
     await claim_one(store, inserted=running)

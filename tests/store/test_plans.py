@@ -12,6 +12,7 @@ from asyncjobs.model.job import JobStatus
 from asyncjobs.store import Bookmark, JobFilter, note_statements, statements
 from asyncjobs.store.migrations import migrations
 from asyncjobs.store.rows import (
+    NEW_JOB,
     bookmark_row,
     fence_of,
     fenced_row,
@@ -77,6 +78,9 @@ def newest(status=None, before=None, **wanted):
 
 
 CLAIM = Step(sqlite_statements.CLAIM.sql, [("name 1", 8, "engine-a", NOW)])
+INSERT_BEGUN = sqlite_statements.INSERT_BEGUN.step(
+    dict.fromkeys(NEW_JOB) | {"engine_id": "engine-a", "now": NOW, "waiting": "name 1"}
+)
 FINISH = Step(sqlite_statements.FINISH.sql, [fenced_row(A_JOB, FAILED, now=NOON)])
 DELETE_HISTORY, DELETE_OUTPUT, DELETE_PROGRESS, DELETE = statements.delete_final(
     JobFilter(), status=JobStatus.FAILED, limit=500, dialect=DIALECT
@@ -89,6 +93,7 @@ IDS = '["a", "b"]'
 PLANS = {
     "claim": (CLAIM, "SEARCH waiting USING INDEX jobs_waiting (name=? AND priority=? AND run_at<?)"),
     "claim's update": (CLAIM, "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)"),
+    "does one of the name wait": (INSERT_BEGUN, "SEARCH jobs USING INDEX jobs_waiting (name=?)"),
     "what runs of a name": (
         sqlite_statements.RUNNING_OF.step({"name": "name 1"}),
         "SCAN jobs USING INDEX jobs_running",

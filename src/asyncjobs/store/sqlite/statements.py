@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS
+from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS, NEW_JOB
 from asyncjobs.store.statements import Statement
 
 # The priorities that wait, each found by one look into jobs_waiting: neither jobs that are due later
@@ -16,6 +16,22 @@ WITH RECURSIVE level(priority) AS (
     FROM level WHERE level.priority IS NOT NULL
 )
 """
+
+_TAKEN = ", ".join(("seq", "env", *JOB_COLUMNS))
+
+# A new job that is RUNNING from the beginning, where none of its name waits: one statement, where to write it and to
+# claim it are three. No row where one waits or the job is there already.
+INSERT_BEGUN = Statement(
+    f"""
+INSERT INTO jobs ({", ".join(NEW_JOB)}, status, attempt, engine_id, started_at)
+SELECT {", ".join(":" + each for each in NEW_JOB)}, 'RUNNING', 1, :engine_id, :now
+WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE status = 'PENDING' AND name = :waiting)
+ON CONFLICT DO NOTHING
+RETURNING {_TAKEN}
+""",
+    returns=True,
+    order=(*NEW_JOB, "engine_id", "now", "waiting"),
+)
 
 # PENDING and due → RUNNING under the engine, attempt + 1; rows in no order.
 # CROSS JOIN keeps SQLite from turning the loops round; the inner one walks jobs_waiting in order, so
@@ -31,7 +47,7 @@ WHERE +status = 'PENDING' AND seq IN (
         AND waiting.priority = level.priority AND waiting.run_at <= :now
     LIMIT :limit
 )
-RETURNING seq, env, {", ".join(JOB_COLUMNS)}
+RETURNING {_TAKEN}
 """,
     returns=True,
     order=("name", "limit", "engine_id", "now"),

@@ -10,7 +10,15 @@ from typing import Any
 
 from asyncjobs.store.rows import NEW_JOB, OPTIONS
 from asyncjobs.store.sqlite.connection import BEGIN, ManyRows, plain, run_steps, transacted
-from asyncjobs.store.sqlite.statements import CLAIM, FINISH, INSERT_ATTEMPT, NEXT_RUN_AT, RUNNING_OF, STATUS_NOW
+from asyncjobs.store.sqlite.statements import (
+    CLAIM,
+    FINISH,
+    INSERT_ATTEMPT,
+    INSERT_BEGUN,
+    NEXT_RUN_AT,
+    RUNNING_OF,
+    STATUS_NOW,
+)
 from asyncjobs.store.statements import INSERT_JOB
 from asyncjobs.store.turns import End, Row, Take, Turn
 
@@ -18,16 +26,32 @@ _INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
 _NEW_JOBS = ManyRows("jobs", alike=OPTIONS, own=NEW_JOB[len(OPTIONS) :])
 _INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
 _FINISH, _spread_end = plain(FINISH.sql)
-_params_of, _env_of = itemgetter(NEW_JOB.index("params")), itemgetter(NEW_JOB.index("env"))
+_INSERT_BEGUN, _ = plain(INSERT_BEGUN.sql)
+_name_of, _run_at_of, _params_of, _env_of = (
+    itemgetter(NEW_JOB.index(each)) for each in ("name", "run_at", "params", "env")
+)
 _LONG = 8192
 
 
 def run_turn(connection: sqlite3.Connection, turn: Turn) -> list[Any]:
     """Run a turn as one transaction; return what each part brings."""
-    if len(turn) == 1 and turn.inserts and len(turn.inserts[0].wanted) == 1:
-        connection.cursor().execute(_INSERT, turn.inserts[0].wanted[0])  # a transaction by itself
-        return [None]
+    if len(turn.inserts) == 1 and len(turn.inserts[0].wanted) == 1 and len(turn) <= 2:
+        [row] = turn.inserts[0].wanted
+        # Either is a transaction by itself.
+        if len(turn) == 1:
+            connection.cursor().execute(_INSERT, row)
+            return [None]
+        if turn.takes and (begun := _begun(connection.cursor(), row, turn.takes[0].wanted)):
+            return [None, (begun, None)]
     return transacted(connection, BEGIN, partial(_run_parts, turn))
+
+
+def _begun(cursor: sqlite3.Cursor, row: Row, take: Take) -> list[Row]:
+    """Write a new job as one that is taken, where nothing keeps it from being that; else return no row."""
+    name, limit, engine_id, now, max_running = take
+    if _name_of(row) != name or _run_at_of(row) > now or limit < 1 or max_running is not None:
+        return []
+    return cursor.execute(_INSERT_BEGUN, (*row, engine_id, now, name)).fetchall()
 
 
 def _run_parts(turn: Turn, cursor: sqlite3.Cursor) -> list[Any]:
