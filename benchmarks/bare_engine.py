@@ -217,7 +217,7 @@ async def _drained(turns: Turns, name: str, count: int, slots: int, work: Work) 
 async def end(turns: Turns, job: dict[str, Any], result: str) -> None:
     """Write that a job has succeeded."""
     who, now = (job["id"], job["attempt"]), time.time_ns() // 1000
-    said = (*who, "succeeded", None, now, now, "bare", "host", None, None, None, None, None, None)
+    said = ("succeeded", None, "bare", "host", None, None, None, *who, now, now, None, None, None)
     fenced = (*who, "bare", "SUCCEEDED", result, None, 0, 0, None, now)
     written = await turns.end(End(fenced, said, "SUCCEEDED"), str)
     assert written == "SUCCEEDED"

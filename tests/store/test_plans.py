@@ -82,6 +82,7 @@ INSERT_BEGUN = sqlite_statements.INSERT_BEGUN.step(
     dict.fromkeys(NEW_JOB) | {"engine_id": "engine-a", "now": NOW, "waiting": "name 1"}
 )
 FINISH = Step(sqlite_statements.FINISH.sql, [fenced_row(A_JOB, FAILED, now=NOON)])
+GIVE_BACK = Step(sqlite_statements.GIVE_BACK.sql, FINISH.parameters)
 DELETE_HISTORY, DELETE_OUTPUT, DELETE_PROGRESS, DELETE = statements.delete_final(
     JobFilter(), status=JobStatus.FAILED, limit=500, dialect=DIALECT
 )
@@ -103,7 +104,8 @@ PLANS = {
         "SEARCH jobs USING INDEX jobs_waiting (name=? AND priority=?)",
     ),
     "finish": (FINISH, "SEARCH jobs USING INDEX jobs_id (id=?)"),
-    "status after finish": (
+    "give back": (GIVE_BACK, "SEARCH jobs USING INDEX jobs_id (id=?)"),
+    "status after it is given back": (
         sqlite_statements.STATUS_NOW.step({"id": "a", "attempt": 1}),
         "SEARCH jobs USING INDEX jobs_id (id=?)",
     ),
@@ -227,5 +229,6 @@ def test_nothing_is_sorted_that_an_index_has_in_order(plan, step):
     assert [line for line in plan(step) if "TEMP B-TREE" in line] == []
 
 
-def test_the_update_of_a_finish_uses_no_other_index_than_the_ids(plan):
-    assert plan(FINISH) == ["SEARCH jobs USING INDEX jobs_id (id=?)"]
+@pytest.mark.parametrize("end", [pytest.param(FINISH, id="finish"), pytest.param(GIVE_BACK, id="give back")])
+def test_the_update_of_an_end_uses_no_other_index_than_the_ids(plan, end):
+    assert plan(end) == ["SEARCH jobs USING INDEX jobs_id (id=?)"]

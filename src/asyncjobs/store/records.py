@@ -145,7 +145,7 @@ def _variables(text: str, job: Job) -> dict[str, str]:
 
 def attempt_from_row(row: tuple[Any, ...]) -> Attempt:
     """Return the record of a row of job_attempts, of a damaged one as far as it can be read."""
-    (job_id, attempt, outcome, reason, started, finished, engine_id, host, pid, code, signal, error, rss, cpu) = row
+    (outcome, reason, engine_id, host, code, signal, error, job_id, attempt, started, finished, pid, rss, cpu) = row
     return Attempt(
         job_id=job_id,
         attempt=attempt,

@@ -61,19 +61,14 @@ ENDED = (
     "run_at",
     "now",
 )
+HOW_IT_ENDED = ("outcome", "reason", "engine_id", "host", "exit_code", "signal", "error")
 ATTEMPT_COLUMNS = (
+    *HOW_IT_ENDED,
     "job_id",
     "attempt",
-    "outcome",
-    "reason",
     "started_at",
     "finished_at",
-    "engine_id",
-    "host",
     "pid",
-    "exit_code",
-    "signal",
-    "error",
     "peak_rss",
     "cpu_time",
 )
@@ -154,18 +149,18 @@ def fenced_row(job: Job, transition: Transition, *, now: datetime) -> Row:
 def attempt_row(attempt: Attempt) -> Row:
     """Return the values ATTEMPT_COLUMNS of an attempt."""
     return (
-        attempt.job_id,
-        attempt.attempt,
         attempt.outcome,
         None if attempt.reason is None else _storable(attempt.reason),
-        micros(attempt.started_at),
-        micros(attempt.finished_at),
         attempt.engine_id,
         attempt.host,
-        attempt.pid,
         attempt.exit_code,
         attempt.signal,
         None if attempt.error is None else error_text(attempt.error),
+        attempt.job_id,
+        attempt.attempt,
+        micros(attempt.started_at),
+        micros(attempt.finished_at),
+        attempt.pid,
         attempt.peak_rss,
         attempt.cpu_time,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncjobs.store.rows import ATTEMPT_COLUMNS, ENDED, JOB_COLUMNS, NEW_JOB
+from asyncjobs.store.rows import ENDED, JOB_COLUMNS, NEW_JOB
 from asyncjobs.store.statements import Statement
 
 # The priorities that wait, each found by one look into jobs_waiting: neither jobs that are due later
@@ -66,22 +66,29 @@ FROM level
     returns=True,
 )
 
-# RUNNING under this attempt and engine → the next status.
+_THE_ATTEMPT = "id = :id AND status = 'RUNNING' AND attempt = :attempt AND engine_id = :engine_id"
+
+# RUNNING under this attempt and engine → a final status.
 FINISH = Statement(
-    """
+    f"""
+UPDATE jobs SET status = :status, result = :result, error = :error, retry_count = :retry_count,
+    interruptions = :interruptions, finished_at = :now
+WHERE {_THE_ATTEMPT}
+""",
+    order=ENDED,
+)
+
+# RUNNING under this attempt and engine → PENDING, or CANCELED where that was asked for meanwhile.
+GIVE_BACK = Statement(
+    f"""
 UPDATE jobs SET
-    status = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NOT NULL THEN 'CANCELED' ELSE :status END,
+    status = CASE WHEN cancel_requested_at IS NULL THEN 'PENDING' ELSE 'CANCELED' END,
     result = :result, error = :error, retry_count = :retry_count, interruptions = :interruptions,
     run_at = coalesce(:run_at, run_at),
-    started_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE started_at END,
-    finished_at = CASE WHEN :status = 'PENDING' AND cancel_requested_at IS NULL THEN NULL ELSE :now END
-WHERE id = :id AND status = 'RUNNING' AND attempt = :attempt AND engine_id = :engine_id
+    started_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE started_at END,
+    finished_at = CASE WHEN cancel_requested_at IS NULL THEN NULL ELSE :now END
+WHERE {_THE_ATTEMPT}
 """,
     order=ENDED,
 )
 STATUS_NOW = Statement("SELECT status FROM jobs WHERE id = :id AND attempt = :attempt", returns=True)
-INSERT_ATTEMPT = Statement(
-    f"INSERT OR IGNORE INTO job_attempts ({', '.join(ATTEMPT_COLUMNS)}) "
-    f"VALUES ({', '.join(':' + each for each in ATTEMPT_COLUMNS)})",
-    order=ATTEMPT_COLUMNS,
-)

@@ -8,12 +8,12 @@ from itertools import chain
 from operator import itemgetter
 from typing import Any
 
-from asyncjobs.store.rows import NEW_JOB, OPTIONS
+from asyncjobs.store.rows import ATTEMPT_COLUMNS, HOW_IT_ENDED, NEW_JOB, OPTIONS
 from asyncjobs.store.sqlite.connection import BEGIN, ManyRows, plain, run_steps, transacted
 from asyncjobs.store.sqlite.statements import (
     CLAIM,
     FINISH,
-    INSERT_ATTEMPT,
+    GIVE_BACK,
     INSERT_BEGUN,
     NEXT_RUN_AT,
     RUNNING_OF,
@@ -24,7 +24,7 @@ from asyncjobs.store.turns import End, Row, Take, Turn
 
 _INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
 _NEW_JOBS = ManyRows("jobs", alike=OPTIONS, own=NEW_JOB[len(OPTIONS) :])
-_INSERT_ATTEMPT, _ = plain(INSERT_ATTEMPT.sql)
+_ATTEMPTS = ManyRows("job_attempts", alike=HOW_IT_ENDED, own=ATTEMPT_COLUMNS[len(HOW_IT_ENDED) :])
 _FINISH, _spread_end = plain(FINISH.sql)
 _INSERT_BEGUN, _ = plain(INSERT_BEGUN.sql)
 _name_of, _run_at_of, _params_of, _env_of = (
@@ -76,8 +76,8 @@ def _insert(cursor: sqlite3.Cursor, rows: list[Row]) -> None:
 
 
 def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
-    """End attempts, all at once where each fence holds, which is nearly always; else one by one."""
-    if len(ends) < 2:
+    """End attempts; all at once where each ends its job and each fence holds, which is nearly always."""
+    if len(ends) < 2 or any(end.status == "PENDING" for end in ends):
         return [_end_one(cursor, end) for end in ends]
     cursor.executemany(_FINISH, [_spread_end(end.fenced) for end in ends])
     if cursor.rowcount != len(ends):
@@ -85,26 +85,22 @@ def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
         cursor.execute("ROLLBACK")
         cursor.execute(BEGIN)
         return [_end_one(cursor, end) for end in ends]
-    cursor.executemany(_INSERT_ATTEMPT, [end.attempt for end in ends])
-    return [_status_written(cursor, end) for end in ends]
+    _ATTEMPTS.run(cursor, [end.attempt for end in ends])
+    return [end.status for end in ends]
 
 
 def _end_one(cursor: sqlite3.Cursor, end: End) -> str | None:
-    if not cursor.execute(_FINISH, _spread_end(end.fenced)).rowcount:
-        return None
-    cursor.execute(_INSERT_ATTEMPT, end.attempt)
-    return _status_written(cursor, end)
-
-
-def _status_written(cursor: sqlite3.Cursor, end: End) -> str:
-    """Return the status that was written, which may be another only where PENDING was asked for.
+    """End an attempt; return the status that was written, which may be another where PENDING was asked for.
 
     (RETURNING would say it too, and costs as much as the whole update.)
     """
-    if end.status != "PENDING":
+    gives_back = end.status == "PENDING"
+    if not _run(cursor, GIVE_BACK.sql if gives_back else FINISH.sql, end.fenced).rowcount:
+        return None
+    _ATTEMPTS.run(cursor, [end.attempt])
+    if not gives_back:
         return end.status
-    job_id, attempt = end.attempt[:2]
-    [(status,)] = _run(cursor, STATUS_NOW.sql, (job_id, attempt)).fetchall()
+    [(status,)] = _run(cursor, STATUS_NOW.sql, end.fenced[:2]).fetchall()
     return status  # type: ignore[no-any-return]
 
 
