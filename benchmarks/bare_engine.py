@@ -270,7 +270,7 @@ async def bare_latency(url: str, count: int, pause: float) -> float:
     async with bare_turns(url) as turns:
         for row in new_rows(count):
             began = time.perf_counter()
-            wanted = Take(row[1], 8, "bare", time.time_ns() // 1000)
+            wanted = Take(jobs.inline.name, 8, "bare", time.time_ns() // 1000)
             _, (claimed, _) = await asyncio.gather(
                 turns.insert([row], bool), turns.take(wanted, lambda brought: brought)
             )

@@ -4,7 +4,6 @@ import time
 import pytest
 
 from asyncjobs.client import looking
-from asyncjobs.client import waiting as waiting_module
 from asyncjobs.client.waiting import REMEMBERED_SECONDS, Waiting
 from asyncjobs.errors import JobNotFound, NotOpen, StoreUnavailable
 from asyncjobs.model.job import JobStatus
@@ -105,8 +104,23 @@ async def test_a_wait_that_follows_at_once_on_the_submit_costs_no_query(waiting,
     assert store.asked == []
 
 
+async def test_whoever_waits_for_a_job_just_submitted_is_looked_up_in_a_while_each_in_turn(waiting, store, monkeypatch):
+    monkeypatch.setattr(looking, "PUT_OFF_SECONDS", 0.05)
+    store.has(ended("job-1"), ended("job-2"), ended("job-3"))
+
+    async def end_of_one(number):
+        await asyncio.sleep(number * 0.02)
+        return await waiting.end_of(f"job-{number}", submitted_at=time.monotonic())
+
+    async with asyncio.timeout(10):
+        ends = [await asyncio.gather(*map(end_of_one, (1, 2, 3))), [await end_of_one(1)]]
+
+    assert ends == [[ended("job-1"), ended("job-2"), ended("job-3")], [ended("job-1")]]
+    assert [job_id for asked in store.asked for job_id in sorted(asked)] == ["job-1", "job-2", "job-3", "job-1"]
+
+
 async def test_a_job_submitted_long_ago_is_looked_up_at_once(waiting, store, monkeypatch):
-    monkeypatch.setattr(waiting_module, "PUT_OFF_SECONDS", 60.0)
+    monkeypatch.setattr(looking, "PUT_OFF_SECONDS", 60.0)
     store.has(ended())
 
     async with asyncio.timeout(10):

@@ -127,7 +127,7 @@ async def test_a_submit_whose_acknowledgement_is_lost_returns_and_the_job_is_the
     """F04 for a submission."""
     async with JobClient(proxy.url, jobs=[nothing]) as cut_client:
         await cut_client.submit(nothing)
-        proxy.cut_the_answer_to(b"PENDING", b"nothing")
+        proxy.cut_the_answer_to(b"PGCOPY", b"nothing")
 
         handle = await cut_client.submit(nothing)
         await proxy.has_cut()

@@ -225,6 +225,8 @@ class JobClient(Life):
         """Wait for the job's end; the record lacks its attempts, and costs no query if it ends here."""
         self._opened_store()
         known = filters.known_id(job_id)
+        if timeout is None:
+            return await self._waiting.end_of(known, submitted_at=submitted_at)
         try:
             async with asyncio.timeout(filters.seconds("timeout", timeout)):
                 return await self._waiting.end_of(known, submitted_at=submitted_at)

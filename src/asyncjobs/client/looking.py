@@ -11,11 +11,13 @@ However many wait, there is one task, and one question for all whose keys are to
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 LOOK_AGAIN_SECONDS = 5.0
 QUICK_LOOK_SECONDS = 0.02
+PUT_OFF_SECONDS = 0.05
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -27,21 +29,24 @@ class Looking(Generic[K, V]):
     def __init__(self) -> None:
         self._waiters: dict[K, set[asyncio.Future[V]]] = {}
         self._unseen: set[K] = set()
+        self._put_off: deque[tuple[float, K]] = deque()
+        """Keys to be looked up later and when, by the loop's clock, the next one first."""
         self._look = asyncio.Event()
         self._failure: Exception | None = None
 
-    async def wait_for(self, key: K, *, put_off: float = 0.0) -> V:
-        """Wait until the key is settled; it is looked up at once, or after so many seconds."""
+    async def wait_for(self, key: K, *, put_off: bool = False) -> V:
+        """Wait until the key is settled; it is looked up soon, or after `PUT_OFF_SECONDS`."""
         if self._failure is not None:
             raise self._failure
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[V] = loop.create_future()
+        waiter: asyncio.Future[V] = asyncio.get_running_loop().create_future()
         self._waiters.setdefault(key, set()).add(waiter)
-        timer = loop.call_later(put_off, self.look_up, key)
+        if put_off:
+            self._look_up_later(key)
+        else:
+            self.look_up(key)
         try:
             return await waiter
         finally:
-            timer.cancel()
             waiters = self._waiters.get(key)
             if waiters is not None:
                 waiters.discard(waiter)
@@ -61,6 +66,20 @@ class Looking(Generic[K, V]):
         if key in self._waiters:
             self._unseen.add(key)
             self._look.set()
+
+    def _look_up_later(self, key: K) -> None:
+        """Look up a key in a while; one timer serves all, since a timer for each costs more than the rest of a wait."""
+        loop = asyncio.get_running_loop()
+        if not self._put_off:
+            loop.call_later(PUT_OFF_SECONDS, self._look_up_due)
+        self._put_off.append((loop.time() + PUT_OFF_SECONDS, key))
+
+    def _look_up_due(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._put_off and self._put_off[0][0] <= loop.time():
+            self.look_up(self._put_off.popleft()[1])
+        if self._put_off:
+            loop.call_at(self._put_off[0][0], self._look_up_due)
 
     def look_again(self) -> None:
         """Look up every key that is waited for."""

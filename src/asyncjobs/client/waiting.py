@@ -18,7 +18,6 @@ from asyncjobs.errors import JobNotFound
 from asyncjobs.model.job import Job
 from asyncjobs.store import Store
 
-PUT_OFF_SECONDS = 0.05
 REMEMBERED_SECONDS = 1.0
 MOST_REMEMBERED = 500
 LONGEST_REMEMBERED = 10_000  # characters of params and result
@@ -43,7 +42,7 @@ class Waiting:
         if remembered is not None and asyncio.get_running_loop().time() - remembered[0] < REMEMBERED_SECONDS:
             return remembered[1]
         is_new = submitted_at is not None and time.monotonic() - submitted_at < REMEMBERED_SECONDS
-        return await self._looking.wait_for(job_id, put_off=PUT_OFF_SECONDS if is_new else 0.0)
+        return await self._looking.wait_for(job_id, put_off=is_new)
 
     def ended(self, job: Job) -> None:
         """Wake the waiters of a job that has ended."""

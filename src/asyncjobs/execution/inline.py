@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asyncjobs.settings import Settings
 
 _COROUTINE_FLAG = 0x80  # inspect.CO_COROUTINE
+_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 _OWN_FILES = frozenset({__file__, codec.__file__})
 
 
@@ -140,10 +141,9 @@ async def _run_in_loop(attempt: _Attempt, asked: Asked) -> Ended:
 
 def _begun(attempt: _Attempt) -> asyncio.Task[Outcome]:
     """Return the attempt's task, which has made its first step where Python can do that at once."""
-    loop, context = asyncio.get_running_loop(), _context(attempt)
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(attempt.run(), loop=loop, name="an inline job", context=context, eager_start=True)
-    return loop.create_task(attempt.run(), name="an inline job", context=context)
+    return asyncio.Task(
+        attempt.run(), loop=asyncio.get_running_loop(), name="an inline job", context=_context(attempt), **_EAGER
+    )
 
 
 async def _run_in_thread(attempt: _Attempt, asked: Asked) -> Ended:
