@@ -80,6 +80,9 @@ async def main(rounds: int, wanted: str) -> None:
             "SQLite, one after another, `inline`": Row(
                 "ms", on_new(url, bare_engine.bare_latency, 300, 0), latency(jobs.inline, 50, 300, pause=0)
             ),
+            "SQLite, no jobs but turns of 8 ends and 8 claims": Row(
+                "/s", on_new(url, bare_engine.nothing_but_turns, 8000, 8), drain(jobs.inline, 8000)
+            ),
             "SQLite, drain `inline`, 8 slots": drained(jobs.inline, 8000),
             "SQLite, drain `reuse`, 8 slots": drained(jobs.with_slots("reuse", 8), 5000),
             "SQLite, drain `fork`, 8 slots": drained(jobs.with_slots("fork", 8), 1000),

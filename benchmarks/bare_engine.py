@@ -15,7 +15,7 @@ import socket
 import statistics
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -212,6 +212,22 @@ async def _drained(turns: Turns, name: str, count: int, slots: int, work: Work) 
     rate = count / (time.perf_counter() - began)
     assert ended == count
     return rate
+
+
+async def nothing_but_turns(url: str, count: int, slots: int) -> float:
+    """Return jobs a second, of new ones, that turns alone claim and end: one after another, no job is run."""
+    held: Sequence[Row] = ()
+    async with bare_turns(url) as turns:
+        await turns.insert(new_rows(count), bool)
+        began = time.perf_counter()
+        left = count
+        while left:
+            wanted = Take(jobs.inline.name, slots, "bare", time.time_ns() // 1000)
+            ends = (end(turns, dict(zip(_FOUND, row, strict=True)), "1") for row in held)
+            *_, (rows, _) = await asyncio.gather(*ends, turns.take(wanted, lambda brought: brought))
+            left -= len(held)
+            held = rows
+        return count / (time.perf_counter() - began)
 
 
 async def end(turns: Turns, job: dict[str, Any], result: str) -> None:
