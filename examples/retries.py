@@ -45,9 +45,8 @@ async def main() -> None:
 
             print(await fetching.result(timeout=60))
             for attempt in (await fetching.job()).attempts:
-                print(
-                    f"  attempt {attempt.attempt}: {attempt.outcome} {attempt.error.message if attempt.error else ''}"
-                )
+                why = f": {attempt.error.message}" if attempt.error else ""
+                print(f"  attempt {attempt.attempt} {attempt.outcome}{why}")
             print(await polling.result(timeout=60))
             try:
                 await free.result(timeout=60)

@@ -175,7 +175,8 @@ class _Plan:
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the given arguments by name, in the signature's order."""
         if len(args) > self.positional:
-            raise CodecError(f"takes {self.positional} positional arguments, {len(args)} were given")
+            known = ", ".join(self.names[: self.positional]) or "none"
+            raise CodecError(f"{len(args)} arguments were given by position, and it takes {self.positional}: {known}")
         given = dict(zip(self.names, args))  # noqa: B905  # Python 3.9; fewer arguments than names
         if kwargs:
             for name in kwargs:
@@ -211,10 +212,10 @@ _plans: dict[Any, _Plan] = {}
 def _new_plan(original: Callable[..., Any]) -> _Plan:
     function = _unwrapped(original)
     code = function.__code__
-    if code.co_flags & _VARIADIC_FLAGS:
-        raise CodecError("a job's function can't have *args or **kwargs: name its parameters")
     count = code.co_argcount + code.co_kwonlyargcount
     names = code.co_varnames[:count]
+    if code.co_flags & _VARIADIC_FLAGS:
+        raise CodecError("a job's function can't have *args or **kwargs: name its parameters", code.co_varnames[count])
     if code.co_posonlyargcount:
         raise CodecError("it is positional-only, which a job's parameter can't be: remove the `/`", names[0])
     first_default = code.co_argcount - len(function.__defaults__ or ())

@@ -356,7 +356,7 @@ def _checked_function(function: Any) -> Callable[..., Any]:
         raise DefinitionError(f"@job takes a function, not {function!r}")
     flags = function.__code__.co_flags
     if flags & 0x20 or flags & 0x200:  # inspect.CO_GENERATOR, CO_ASYNC_GENERATOR
-        raise DefinitionError(f"{function.__qualname__} is a generator: a job returns its result at once")
+        raise DefinitionError(f"{function.__qualname__} is a generator: a job returns its result at once, as a list")
     where = f"{function.__module__}.{function.__qualname__}"
     if function.__name__ == "<lambda>":
         raise DefinitionError(f"a lambda can't be a job ({where}): give it a name with `def`")

@@ -108,10 +108,11 @@ def _named(dotted: str) -> Definition:
     try:
         module = import_module(module_name)
     except Exception as error:  # whatever its code raises
-        raise DefinitionError(f"the module of {dotted!r} can't be imported: {type(error).__name__}: {error}") from error
+        why = f"{type(error).__name__}: {error}"
+        raise DefinitionError(f"the module of {dotted!r} can't be imported ({why}): correct its name, or it") from error
     found = getattr(module, attribute, None)
     if found is None:
-        raise DefinitionError(f"{module_name} has no {attribute!r}")
+        raise DefinitionError(f"{module_name} has no {attribute!r}: name a function there that is decorated with @job")
     if not isinstance(found, JobDefinition):
         raise DefinitionError(f"{dotted} is not a job: decorate it with @job")
     return found

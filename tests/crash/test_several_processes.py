@@ -68,7 +68,7 @@ async def test_a_wait_is_woken_by_the_end_of_a_job_in_another_process(
     assert job.finished_at is not None
     print(f"woken {(noticed - job.finished_at.timestamp()) * 1000:.0f} ms after the end in another process")
     assert job.status is JobStatus.SUCCEEDED
-    assert noticed - job.finished_at.timestamp() < 15
+    assert noticed - job.finished_at.timestamp() < 5
 
 
 @pytest.mark.quiet
@@ -94,8 +94,9 @@ async def test_a_wait_is_woken_within_three_tenths_of_a_second_by_the_end_in_ano
 
 
 async def test_a_job_submitted_in_another_process_starts_at_once(client: JobClient, programs: Programs) -> None:
-    """D13, D14: no whole seconds anywhere, neither before the start nor after the end."""
+    """D13, D14: no whole seconds anywhere, neither before the start nor after the end, and not after a quiet while."""
     await programs.engine(nothing)
+    await asyncio.sleep(TEST_SECONDS)
 
     starts: list[float] = []
     for _ in range(10):
@@ -104,7 +105,7 @@ async def test_a_job_submitted_in_another_process_starts_at_once(client: JobClie
         starts.append((job.started_at - job.created_at).total_seconds())
 
     print(f"started {min(starts) * 1000:.0f} to {max(starts) * 1000:.0f} ms after the submit in another process")
-    assert max(starts) < 15
+    assert median(starts) < 2
 
 
 async def test_a_cancel_reaches_a_job_that_runs_in_another_process(

@@ -61,9 +61,9 @@ def test_retries_prints_each_end(tmp_path: Path) -> None:
 
     assert printed.splitlines() == [
         "page 1, on attempt 3",
-        "  attempt 1: failed no answer on attempt 1",
-        "  attempt 2: failed no answer on attempt 2",
-        "  attempt 3: succeeded ",
+        "  attempt 1 failed: no answer on attempt 1",
+        "  attempt 2 failed: no answer on attempt 2",
+        "  attempt 3 succeeded",
         "ticket 7 is ready",
         "canceled: nothing to charge",
         "failed: ValueError: card refused for 30",
