@@ -104,19 +104,55 @@ async def test_a_wait_that_follows_at_once_on_the_submit_costs_no_query(waiting,
     assert store.asked == []
 
 
-async def test_whoever_waits_for_a_job_just_submitted_is_looked_up_in_a_while_each_in_turn(waiting, store, monkeypatch):
-    monkeypatch.setattr(looking, "PUT_OFF_SECONDS", 0.05)
-    store.has(ended("job-1"), ended("job-2"), ended("job-3"))
+@pytest.fixture
+def just_submitted(waiting, monkeypatch):
+    """Wait for a job that was submitted just now, whose first look is put off by so many seconds."""
 
-    async def end_of_one(number):
-        await asyncio.sleep(number * 0.02)
-        return await waiting.end_of(f"job-{number}", submitted_at=time.monotonic())
+    def wait(job_id, seconds):
+        monkeypatch.setattr(looking, "PUT_OFF_SECONDS", seconds)
+        return asyncio.create_task(waiting.end_of(job_id, submitted_at=time.monotonic()))
+
+    return wait
+
+
+async def test_a_job_just_submitted_is_not_looked_up_for_a_while(waiting, store, just_submitted):
+    wait = just_submitted("job-1", 60.0)
+
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+    assert store.asked == []
+    wait.cancel()
+
+
+async def test_each_job_just_submitted_is_looked_up_when_its_own_while_is_over(waiting, store, just_submitted):
+    store.has(ended("job-1"), ended("job-2"), running("job-3"))
+    waits = []
+    for job_id, seconds in (("job-1", 0.01), ("job-2", 1.0), ("job-3", 60.0)):
+        waits.append(just_submitted(job_id, seconds))
+        await asyncio.sleep(0)
 
     async with asyncio.timeout(10):
-        ends = [await asyncio.gather(*map(end_of_one, (1, 2, 3))), [await end_of_one(1)]]
+        assert await waits[0] == ended("job-1")
+        assert not waits[1].done()
+        assert await waits[1] == ended("job-2")
 
-    assert ends == [[ended("job-1"), ended("job-2"), ended("job-3")], [ended("job-1")]]
-    assert [job_id for asked in store.asked for job_id in sorted(asked)] == ["job-1", "job-2", "job-3", "job-1"]
+    assert store.asked == [{"job-1"}, {"job-2"}]
+    waits[2].cancel()
+
+
+async def test_those_who_wait_for_jobs_just_submitted_share_a_timer(waiting, just_submitted, monkeypatch):
+    loop = asyncio.get_running_loop()
+    timers = []
+    monkeypatch.setattr(loop, "call_later", lambda *of: timers.append(of))
+
+    waits = [just_submitted(f"job-{n}", 60.0) for n in range(50)]
+    await asyncio.sleep(0)
+    for n in range(50):
+        waiting.ended(ended(f"job-{n}"))
+
+    assert len(await asyncio.gather(*waits)) == 50
+    assert len(timers) == 1
 
 
 async def test_a_job_submitted_long_ago_is_looked_up_at_once(waiting, store, monkeypatch):

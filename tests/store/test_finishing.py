@@ -260,6 +260,36 @@ async def test_the_ends_of_many_jobs_in_one_turn_are_told_apart(store):
     assert [len((await stored(store, job)).attempts) for job in held] == [1] * 20
 
 
+async def test_ends_of_every_kind_in_one_turn_leave_what_each_leaves_alone(store):
+    """With a wish to cancel noted, and without."""
+    ends = [SUCCEEDED, FAILED, INTERRUPTED, TIMEOUT, RETRIED, CANCELED, SNOOZED] * 2
+
+    async def hold_all():
+        held = [await claim_one(store, inserted=make_job()) for _ in ends]
+        for job in held[len(ends) // 2 :]:
+            await store.cancel(job.id, now=NOON)
+        return held
+
+    async def left(jobs):
+        found = [await stored(store, job) for job in jobs]
+        return [replace(job, id="", attempts=tuple(replace(each, job_id="") for each in job.attempts)) for job in found]
+
+    alone, together = await hold_all(), await hold_all()
+    apart = [await finish(store, job, end, now=LATER) for job, end in zip(alone, ends, strict=True)]
+
+    at_once = await asyncio.gather(
+        *(finish(store, job, end, now=LATER) for job, end in zip(together, ends, strict=True))
+    )
+
+    assert at_once == apart
+    assert await left(together) == await left(alone)
+    assert {job.run_at for job in await left(together) if job.status is JobStatus.PENDING} == {
+        NOON,
+        SNOOZED.run_at,
+        RETRIED.run_at,
+    }
+
+
 @pytest.mark.parametrize("transition", [INTERRUPTED, RETRIED], ids=["interruption", "retry"])
 async def test_a_job_that_was_asked_to_cancel_is_canceled_instead_of_given_back(store, transition):
     """F18"""

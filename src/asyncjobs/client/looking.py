@@ -18,6 +18,8 @@ from typing import Generic, TypeVar
 LOOK_AGAIN_SECONDS = 5.0
 QUICK_LOOK_SECONDS = 0.02
 PUT_OFF_SECONDS = 0.05
+TIMER_SLACK_SECONDS = 0.005
+"""Loops count time in up to whole milliseconds: what is due so soon is due now."""
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -68,7 +70,7 @@ class Looking(Generic[K, V]):
             self._look.set()
 
     def _look_up_later(self, key: K) -> None:
-        """Look up a key in a while; one timer serves all, since a timer for each costs more than the rest of a wait."""
+        """Look up a key in a while, if somebody still waits; one timer serves all, it would cost more than the wait."""
         loop = asyncio.get_running_loop()
         if not self._put_off:
             loop.call_later(PUT_OFF_SECONDS, self._look_up_due)
@@ -76,7 +78,8 @@ class Looking(Generic[K, V]):
 
     def _look_up_due(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._put_off and self._put_off[0][0] <= loop.time():
+        due = loop.time() + TIMER_SLACK_SECONDS
+        while self._put_off and (self._put_off[0][0] <= due or self._put_off[0][1] not in self._waiters):
             self.look_up(self._put_off.popleft()[1])
         if self._put_off:
             loop.call_at(self._put_off[0][0], self._look_up_due)

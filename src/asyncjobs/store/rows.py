@@ -47,6 +47,7 @@ OPTIONS = (
     "retry_max_delay",
     "env",
 )
+"""What a job's definition, and `using`, have chosen: mostly the same of neighbouring new jobs."""
 NEW_JOB = (*OPTIONS, "id", "created_at", "run_at", "params")
 """What is written of a new job; the rest the tables have by default."""
 ENDED = (
@@ -62,6 +63,7 @@ ENDED = (
     "now",
 )
 HOW_IT_ENDED = ("outcome", "reason", "engine_id", "host", "exit_code", "signal", "error")
+"""What attempts that end in the same turn mostly have in common."""
 ATTEMPT_COLUMNS = (
     *HOW_IT_ENDED,
     "job_id",

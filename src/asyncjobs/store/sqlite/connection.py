@@ -18,11 +18,13 @@ from typing import Any, TypeAlias
 from asyncjobs.store.turns import Row, Step
 
 BEGIN = "BEGIN IMMEDIATE"
-FEW_NEIGHBOURS = 4
+_SIZES = (64, 32, 16, 8, 4)
+"""How many rows a statement writes: few sizes, so that the connection keeps each prepared."""
+_FEW_NEIGHBOURS = 4
 """Rows that have so few neighbours like them on average are written with all their values."""
+_LONG = 8192
+_UNLESS_THERE = "ON CONFLICT DO NOTHING"
 Spread: TypeAlias = Callable[[Row], Row]
-Sized: TypeAlias = Sequence[tuple[int, str]]
-"""Statements, each with the number of rows that it writes, the largest first."""
 
 
 class OwnConnection(sqlite3.Connection):
@@ -84,50 +86,53 @@ def _run_step(cursor: sqlite3.Cursor, step: Step) -> list[Any]:
 class ManyRows:
     """An INSERT of rows, many in each statement, which binds what neighbours have in common once.
 
-    To run a statement for each row costs a third more, and to bind a dozen values of a row as much as to write it.
+    To run a statement for each row costs a third more, and to bind a dozen values of a row as much as to write it. But
+    a statement takes its values under the interpreter's lock, and keeps them until it is run again: so rows of long
+    texts are written one by one.
 
     Args:
         table: that has them; a row whose key is there already changes nothing.
         alike: the columns that neighbours mostly have in common, the first of each row.
         own: the others.
+        long: those of either that may be long texts.
     """
 
-    def __init__(self, table: str, *, alike: Sequence[str], own: Sequence[str]) -> None:
-        self._table = table
-        self._columns = (*alike, *own)
+    def __init__(self, table: str, *, alike: Sequence[str], own: Sequence[str], long: Sequence[str]) -> None:
+        columns = (*alike, *own)
+        into = f"INSERT INTO {table} ({', '.join(columns)})"
+        each, of_own = (f"({', '.join('?' * len(values))})" for values in (columns, own))
+        chosen = ", ".join([*("?" * len(alike)), *(f"column{n}" for n in range(1, len(own) + 1))])
+        self.one = f"{into} VALUES {each} {_UNLESS_THERE}"
+        self._each = [(n, f"{into} VALUES {', '.join([each] * n)} {_UNLESS_THERE}") for n in _SIZES]
+        self._neighbours = [
+            (n, f"{into} SELECT {chosen} FROM (VALUES {', '.join([of_own] * n)}) WHERE true {_UNLESS_THERE}")
+            for n in _SIZES
+        ]
         self._alike = itemgetter(slice(len(alike)))
-        self._own = itemgetter(slice(len(alike), None))
-        self._each, self._neighbours = self._statements(0), self._statements(len(alike))
+        self._long = [columns.index(name) for name in long]
 
     def run(self, cursor: sqlite3.Cursor, rows: Sequence[Row]) -> None:
         """Write the rows, in their order."""
+        if any(len(row[place] or "") > _LONG for place in self._long for row in rows):
+            cursor.executemany(self.one, rows)
+            return
         alike = list(map(self._alike, rows))
-        if sum(map(ne, alike, alike[1:])) * FEW_NEIGHBOURS > len(rows):
-            _write(cursor, self._each, (), rows)
+        if sum(map(ne, alike, alike[1:])) * _FEW_NEIGHBOURS > len(rows):
+            self._write(cursor, self._each, (), rows)
             return
         for common, neighbours in groupby(rows, self._alike):
-            _write(cursor, self._neighbours, common, list(map(self._own, neighbours)))
+            self._write(cursor, self._neighbours, common, list(neighbours))
 
-    def _statements(self, common: int) -> Sized:
-        own = len(self._columns) - common
-        row = f"({', '.join('?' * own)})"
-        chosen = ", ".join(["?"] * common + [f"column{n}" for n in range(1, own + 1)])
-        statements = []
-        for size in (64, 32, 16, 8, 4, 2, 1):  # few, so that the connection keeps each prepared
-            rows = f"VALUES {', '.join([row] * size)}"
-            if common:
-                rows = f"SELECT {chosen} FROM ({rows}) WHERE true"
-            into = f"INSERT INTO {self._table} ({', '.join(self._columns)})"
-            statements.append((size, f"{into} {rows} ON CONFLICT DO NOTHING"))
-        return statements
-
-
-def _write(cursor: sqlite3.Cursor, statements: Sized, common: Row, rows: Sequence[Row]) -> None:
-    done = 0
-    for size, sql in statements:
-        while len(rows) - done >= size:
-            cursor.execute(sql, (*common, *chain.from_iterable(rows[done : done + size])))
-            done += size
+    def _write(
+        self, cursor: sqlite3.Cursor, statements: list[tuple[int, str]], common: Row, rows: Sequence[Row]
+    ) -> None:
+        own = itemgetter(slice(len(common), None))
+        done = 0
+        for size, sql in statements:
+            while len(rows) - done >= size:
+                cursor.execute(sql, (*common, *chain.from_iterable(map(own, rows[done : done + size]))))
+                done += size
+        cursor.executemany(self.one, rows[done:])
 
 
 @lru_cache(maxsize=1000)

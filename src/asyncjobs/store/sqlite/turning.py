@@ -19,18 +19,15 @@ from asyncjobs.store.sqlite.statements import (
     RUNNING_OF,
     STATUS_NOW,
 )
-from asyncjobs.store.statements import INSERT_JOB
 from asyncjobs.store.turns import End, Row, Take, Turn
 
-_INSERT, _ = plain(INSERT_JOB.sql)  # their rows have each value once, in order
-_NEW_JOBS = ManyRows("jobs", alike=OPTIONS, own=NEW_JOB[len(OPTIONS) :])
-_ATTEMPTS = ManyRows("job_attempts", alike=HOW_IT_ENDED, own=ATTEMPT_COLUMNS[len(HOW_IT_ENDED) :])
-_FINISH, _spread_end = plain(FINISH.sql)
-_INSERT_BEGUN, _ = plain(INSERT_BEGUN.sql)
-_name_of, _run_at_of, _params_of, _env_of = (
-    itemgetter(NEW_JOB.index(each)) for each in ("name", "run_at", "params", "env")
+_NEW_JOBS = ManyRows("jobs", alike=OPTIONS, own=NEW_JOB[len(OPTIONS) :], long=("params", "env"))
+_ATTEMPTS = ManyRows(
+    "job_attempts", alike=HOW_IT_ENDED, own=ATTEMPT_COLUMNS[len(HOW_IT_ENDED) :], long=("reason", "error")
 )
-_LONG = 8192
+_FINISH, _spread_end = plain(FINISH.sql)
+_INSERT_BEGUN, _ = plain(INSERT_BEGUN.sql)  # its rows have each value once, in order
+_name_of, _run_at_of = itemgetter(NEW_JOB.index("name")), itemgetter(NEW_JOB.index("run_at"))
 
 
 def run_turn(connection: sqlite3.Connection, turn: Turn) -> list[Any]:
@@ -39,7 +36,7 @@ def run_turn(connection: sqlite3.Connection, turn: Turn) -> list[Any]:
         [row] = turn.inserts[0].wanted
         # Either is a transaction by itself.
         if len(turn) == 1:
-            connection.cursor().execute(_INSERT, row)
+            connection.cursor().execute(_NEW_JOBS.one, row)
             return [None]
         if turn.takes and (begun := _begun(connection.cursor(), row, turn.takes[0].wanted)):
             return [None, (begun, None)]
@@ -58,35 +55,29 @@ def _run_parts(turn: Turn, cursor: sqlite3.Cursor) -> list[Any]:
     brought: list[Any] = _end([part.wanted for part in turn.ends], cursor)
     brought += [run_steps(part.wanted, cursor) for part in turn.steps]
     if turn.inserts:
-        _insert(cursor, list(chain.from_iterable([part.wanted for part in turn.inserts])))
+        _NEW_JOBS.run(cursor, list(chain.from_iterable([part.wanted for part in turn.inserts])))
         brought += [None] * len(turn.inserts)
     brought += [_take(cursor, part.wanted) for part in turn.takes]
     return brought
 
 
-def _insert(cursor: sqlite3.Cursor, rows: list[Row]) -> None:
-    """Write new jobs, many in each statement; one by one where their texts are long.
-
-    For a statement takes its values under the interpreter's lock, and keeps them until it is run again.
-    """
-    if any(map(_env_of, rows)) or max(map(len, map(_params_of, rows)), default=0) > _LONG:
-        cursor.executemany(_INSERT, rows)
-    else:
-        _NEW_JOBS.run(cursor, rows)
-
-
 def _end(ends: list[End], cursor: sqlite3.Cursor) -> list[str | None]:
-    """End attempts; all at once where each ends its job and each fence holds, which is nearly always."""
-    if len(ends) < 2 or any(end.status == "PENDING" for end in ends):
-        return [_end_one(cursor, end) for end in ends]
-    cursor.executemany(_FINISH, [_spread_end(end.fenced) for end in ends])
-    if cursor.rowcount != len(ends):
+    """End attempts; those that end their jobs all at once where each fence holds, which is nearly always."""
+    final = [end for end in ends if end.status != "PENDING"]
+    finished = len(final) > 1 and _finished(cursor, final)
+    return [end.status if finished and end.status != "PENDING" else _end_one(cursor, end) for end in ends]
+
+
+def _finished(cursor: sqlite3.Cursor, final: list[End]) -> bool:
+    """Write ends that are final; False where a fence does not hold, and then nothing was written."""
+    cursor.executemany(_FINISH, [_spread_end(end.fenced) for end in final])
+    if cursor.rowcount != len(final):
         # Nothing else was done in this transaction yet: ends come first.
         cursor.execute("ROLLBACK")
         cursor.execute(BEGIN)
-        return [_end_one(cursor, end) for end in ends]
-    _ATTEMPTS.run(cursor, [end.attempt for end in ends])
-    return [end.status for end in ends]
+        return False
+    _ATTEMPTS.run(cursor, [end.attempt for end in final])
+    return True
 
 
 def _end_one(cursor: sqlite3.Cursor, end: End) -> str | None:
@@ -97,7 +88,7 @@ def _end_one(cursor: sqlite3.Cursor, end: End) -> str | None:
     gives_back = end.status == "PENDING"
     if not _run(cursor, GIVE_BACK.sql if gives_back else FINISH.sql, end.fenced).rowcount:
         return None
-    _ATTEMPTS.run(cursor, [end.attempt])
+    cursor.execute(_ATTEMPTS.one, end.attempt)
     if not gives_back:
         return end.status
     [(status,)] = _run(cursor, STATUS_NOW.sql, end.fenced[:2]).fetchall()
