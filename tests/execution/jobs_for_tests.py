@@ -775,14 +775,18 @@ def hold_processes(marks: Path) -> None:
 def hold_descriptors(marks: Path) -> None:
     held = []
 
+    def give_back() -> None:
+        while held:
+            os.close(held.pop())
+
     def take() -> None:
         try:
             held.append(os.open("/dev/null", os.O_RDONLY))
         except OSError:
-            while held:
-                os.close(held.pop())
+            give_back()
 
     hold(marks, "descriptors", take)
+    give_back()  # a warm process runs other jobs after this one
 
 
 @job(memory_limit=100 * 1024 * 1024, nice=19)
