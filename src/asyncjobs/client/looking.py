@@ -70,7 +70,10 @@ class Looking(Generic[K, V]):
             self._look.set()
 
     def _look_up_later(self, key: K) -> None:
-        """Look up a key in a while, if somebody still waits; one timer serves all, it would cost more than the wait."""
+        """Look up a key in a while, if somebody still waits.
+
+        One timer serves all: one for each would cost more than the rest of a wait.
+        """
         loop = asyncio.get_running_loop()
         if not self._put_off:
             loop.call_later(PUT_OFF_SECONDS, self._look_up_due)
